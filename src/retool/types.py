@@ -126,9 +126,13 @@ class Span:
 
 @dataclass(slots=True)
 class ToolCall:
-    """A call to the interpreter: `span` is the index of the model span that wrote it, `output` what the run printed."""
+    """A call to the interpreter: `span` is the index of the model span that wrote it, `output` what the run printed.
+
+    `start` is the index in `response_ids` of the call's first token, the one its opening begins in.
+    """
 
     span: int
+    start: int
     code: str
     output: str
     status: CallStatus

@@ -1,0 +1,247 @@
+"""Every setting of the system, typed, with its default and its meaning.
+
+One class a part. A preset is a short YAML file that differs from these defaults (`presets/`). Nothing here imports
+torch, so that the command line starts at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from retool.config.base import Section
+from retool.config.sandbox import SandboxConfig
+
+
+
+class ModelConfig(Section):
+    path: str | None = None
+    """A Hugging Face id or a folder; None builds `architecture` with random weights and a tokenizer of its own."""
+
+    architecture: dict[str, Any] | None = None
+    """For a model from scratch: a transformers config with `model_type`; the vocabulary's size is filled in."""
+
+    vocabulary: int = Field(512, ge=300)
+    """Size of the byte-level vocabulary that is learned from the cold-start traces, for a model from scratch."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Data type of the weights."""
+
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, …; `auto` takes a GPU if there is one."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Off: such a model is refused."""
+
+
+class ProtocolConfig(Section):
+    name: Literal["tags", "native", "fenced", "text"] = "tags"
+    """`tags`: <code> and <interpreter>, as in the paper; `native`: the model's own tool calls; `fenced`: ```python and
+    ```output blocks; `text`: no interpreter (the baseline)."""
+
+    instruction: str | None = None
+    """What the prompt says before the question; None is the protocol's own text, "" is nothing."""
+
+    fence: bool = False
+    """`tags` only: put the code into a ```python fence inside <code>, as in the paper's prompt."""
+
+    result_tokens: int = Field(512, gt=16)
+    """Longest result that is spliced in; of a longer one the head and the tail are kept."""
+
+
+class SamplingConfig(Section):
+    temperature: float = Field(1.0, ge=0.0)
+    """0 is greedy."""
+
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    """Keep the smallest set of tokens whose probabilities sum to at least this."""
+
+    top_k: int = Field(0, ge=0)
+    """Keep the k most probable tokens; 0 keeps all."""
+
+    min_p: float = Field(0.0, ge=0.0, lt=1.0)
+    """Keep tokens at least this probable relative to the most probable one."""
+
+
+class RolloutConfig(Section):
+    max_tokens: int = Field(1024, gt=0)
+    """Budget of one response in tokens, both authors together."""
+
+    max_calls: int = Field(8, ge=0)
+    """Calls one response may make; one more ends it."""
+
+    rows: int = Field(64, gt=0)
+    """Trajectories that decode at the same time."""
+
+    prefill_chunk: int = Field(128, gt=0)
+    """Tokens that one prefill step computes at most."""
+
+    deterministic: bool = False
+    """The same seed, machine and thread count give the same bytes, whatever the tools' timing."""
+
+
+class DataConfig(Section):
+    train: str = "puzzles"
+    """Problems to train on: a JSONL or Parquet file, a named set, a Hugging Face data set, or `puzzles` (generated)."""
+
+    heldout: str = "puzzles"
+    """Problems to evaluate on; they must not occur in `train`."""
+
+    mapping: str | None = None
+    """Which columns are the problem, the answer and the solution: a name (`gsm8k`, …) or `problem=…,answer=…`."""
+
+    limit: int | None = Field(None, gt=0)
+    """Use the first N problems of `train` only."""
+
+    heldout_limit: int | None = Field(None, gt=0)
+    """Use the first N problems of `heldout` only."""
+
+    puzzles_train: int = Field(6000, gt=0)
+    """Number of generated training problems."""
+
+    puzzles_heldout: int = Field(220, gt=0)
+    """Number of generated held-out problems."""
+
+
+class SynthConfig(Section):
+    code_share: float = Field(1.0, ge=0.0, le=1.0)
+    """Share of the traces that are rewritten into code. The rest stay text, which leaves to RL the choice when to call;
+    the paper's cold-start model called in a part of its responses only."""
+
+
+class OptimizerConfig(Section):
+    learning_rate: float = Field(1e-6, gt=0.0)
+    """Peak learning rate of AdamW."""
+
+    warmup_steps: int = Field(0, ge=0)
+    """Optimizer steps of linear warm-up."""
+
+    decay: Literal["constant", "linear", "cosine"] = "constant"
+    """Course of the learning rate after the warm-up, down to 0 at the last step."""
+
+    weight_decay: float = Field(0.0, ge=0.0)
+    """AdamW's decoupled weight decay."""
+
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates of the two moments."""
+
+    max_grad_norm: float = Field(1.0, gt=0.0)
+    """Gradients are scaled down to this norm."""
+
+
+class SftConfig(Section):
+    steps: int | None = Field(None, gt=0)
+    """Optimizer steps; None: as many as `epochs` needs."""
+
+    epochs: int = Field(2, gt=0)
+    """Passes over the traces if `steps` is not given. The paper takes 2."""
+
+    batch_size: int = Field(32, gt=0)
+    """Traces an optimizer step."""
+
+    micro_batch_tokens: int = Field(8192, gt=0)
+    """Tokens, padding included, of one forward and backward pass."""
+
+    save_every: int = Field(50, gt=0)
+    """Steps between checkpoints."""
+
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-5)
+
+
+class PpoConfig(Section):
+    clip_low: float = Field(0.2, gt=0.0)
+    """ε below: the ratio is clipped at 1 − ε."""
+
+    clip_high: float = Field(0.2, gt=0.0)
+    """ε above: the ratio is clipped at 1 + ε."""
+
+    gamma: float = Field(1.0, ge=0.0, le=1.0)
+    """Discount per model token."""
+
+    gae_lambda: float = Field(1.0, ge=0.0, le=1.0)
+    """λ of generalized advantage estimation."""
+
+    whiten: bool = True
+    """Shift and scale the advantages of a batch to mean 0 and deviation 1."""
+
+    value_coefficient: float = Field(0.5, ge=0.0)
+    """Weight of the critic's loss in the sum."""
+
+    value_clip: float = Field(0.2, gt=0.0)
+    """The critic's prediction may move this far from its prediction at rollout time."""
+
+    entropy_coefficient: float = Field(0.0, ge=0.0)
+    """Weight of the entropy bonus."""
+
+    epochs: int = Field(1, gt=0)
+    """Passes over the trajectories of a step."""
+
+    mini_batches: int = Field(4, gt=0)
+    """Optimizer steps a pass."""
+
+
+class RlConfig(Section):
+    steps: int = Field(100, gt=0)
+    """RL steps: sample, grade, compare, update."""
+
+    prompts: int = Field(32, gt=0)
+    """Problems a step."""
+
+    samples: int = Field(8, gt=0)
+    """Responses per problem."""
+
+    critic_warmup_steps: int = Field(0, ge=0)
+    """First steps in which only the critic learns."""
+
+    micro_batch_tokens: int = Field(8192, gt=0)
+    """Tokens, padding included, of one forward and backward pass."""
+
+    save_every: int = Field(10, gt=0)
+    """Steps between checkpoints."""
+
+    keep_states: int = Field(2, gt=0)
+    """Newest checkpoints that keep what a resume needs (optimizer, critic); older ones keep the weights only."""
+
+    eval_every: int = Field(0, ge=0)
+    """Steps between evaluations on the first `eval_problems` held-out problems; 0: never."""
+
+    eval_problems: int = Field(64, gt=0)
+    """Held-out problems of such an evaluation, one sample each."""
+
+    ppo: PpoConfig = PpoConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+
+class EvalConfig(Section):
+    samples: int = Field(1, gt=0)
+    """Responses per problem: k of avg@k. The paper takes 32."""
+
+    interpreter: Literal["on", "off"] = "on"
+    """`off`: the same prompt, but the opening of a call is never sampled."""
+
+    sampling: SamplingConfig = SamplingConfig()
+
+
+class Config(Section):
+    """The whole of it: what `config.yaml` in a run's folder holds, resolved."""
+
+    seed: int = Field(0, ge=0)
+    """Everything random follows from it."""
+
+    threads: int = Field(0, ge=0)
+    """CPU threads for torch; 0 leaves torch's own choice."""
+
+    model: ModelConfig = ModelConfig()
+    protocol: ProtocolConfig = ProtocolConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    sandbox: SandboxConfig = SandboxConfig()
+    data: DataConfig = DataConfig()
+    synth: SynthConfig = SynthConfig()
+    sft: SftConfig = SftConfig()
+    rl: RlConfig = RlConfig()
+    eval: EvalConfig = EvalConfig()

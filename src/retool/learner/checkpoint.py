@@ -1,0 +1,65 @@
+"""Checkpoints: a Hugging Face folder that anything loads, with `trainer/` inside for what a resume needs.
+
+A checkpoint is written beside its place and published by one rename: a kill at any moment leaves the last one whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from retool.errors import RetoolError
+
+_TRAINER = "trainer"
+
+
+def save_checkpoint(
+    folder: Path, step: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, state: dict[str, Any]
+) -> Path:
+    """Write `folder/step-N`. Raises RetoolError if the disk is full; then nothing half-written is left."""
+    target, draft = folder / f"step-{step}", folder / f".step-{step}.writing"
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        (draft / _TRAINER).mkdir(parents=True)
+        model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        torch.save({"step": step, **state}, draft / _TRAINER / "state.pt")
+        if target.exists():
+            shutil.rmtree(target)
+        draft.rename(target)
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        what = "the disk is full" if full else str(error).splitlines()[0]
+        raise RetoolError(
+            f"checkpoint {target} could not be written: {what}; make room and run the same command again, "
+            "it goes on from the last whole checkpoint"
+        ) from error
+    return target
+
+
+def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """Published checkpoints as (step, path), oldest first."""
+    found = [(int(path.name.removeprefix("step-")), path) for path in folder.glob("step-*") if path.is_dir()]
+    return sorted(found)
+
+
+def latest_resumable(folder: Path) -> Path | None:
+    """The newest checkpoint that a run can go on from."""
+    return next((path for _, path in reversed(list_checkpoints(folder)) if (path / _TRAINER / "state.pt").exists()), None)
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """What `save_checkpoint` was given as state, with the `step`."""
+    return torch.load(checkpoint / _TRAINER / "state.pt", map_location="cpu", weights_only=True)
+
+
+def drop_old_states(folder: Path, keep: int) -> None:
+    """Remove the resume state of all but the newest `keep` checkpoints; their weights stay."""
+    for _, path in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(path / _TRAINER, ignore_errors=True)

@@ -1,0 +1,87 @@
+"""The policy: a causal language model, its tokenizer, and a critic as a head on the same trunk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from retool.config.schema import ModelConfig
+from retool.errors import UsageError
+
+
+class ValueHead(nn.Module):
+    """The critic: an estimate of the final reward from the trunk's last hidden state. Starts at 0 everywhere."""
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.hidden = nn.Linear(hidden_size, hidden_size)
+        self.out = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, states_ND: torch.Tensor) -> torch.Tensor:
+        """[N, D] → [N]"""
+        return self.out(torch.tanh(self.hidden(states_ND.float()))).squeeze(-1)
+
+
+def pick_device(config: ModelConfig) -> torch.device:
+    if config.device != "auto":
+        return torch.device(config.device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_policy(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """The model and tokenizer at `model.path`, a Hugging Face id or a folder. Raises UsageError if there is none."""
+    assert config.path is not None
+    kind = "folder" if Path(config.path).is_dir() else "Hugging Face id"
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            config.path, dtype=getattr(torch, config.dtype), trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"no causal language model could be loaded from {config.path!r} (taken as a {kind}): {_first_line(error)}"
+        ) from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(config.path, trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"{config.path!r} has no tokenizer: {_first_line(error)}; save one beside the model with "
+            "tokenizer.save_pretrained"
+        ) from error
+    return model.to(pick_device(config)), tokenizer
+
+
+def create_model(config: ModelConfig, tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
+    """A model with random weights from `model.architecture`, sized for the tokenizer."""
+    if config.architecture is None:
+        raise UsageError("there is no model: give model.path (a Hugging Face id or a folder) or model.architecture")
+    architecture = dict(config.architecture)
+    model_type = architecture.pop("model_type", None)
+    if model_type is None:
+        raise UsageError("model.architecture needs a 'model_type', a transformers architecture such as 'qwen2'")
+    try:
+        model_config = AutoConfig.for_model(
+            model_type,
+            vocab_size=len(tokenizer),
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            **architecture,
+        )
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"model.architecture is not a transformers config: {_first_line(error)}") from error
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(model_config, dtype=getattr(torch, config.dtype))
+    return model.to(pick_device(config))
+
+
+def parameter_count(model: PreTrainedModel) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

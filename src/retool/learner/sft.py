@@ -1,0 +1,27 @@
+"""Supervised fine-tuning: one step of cross-entropy on the model's tokens; interpreter tokens are masked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedModel
+
+from retool.learner.batching import Example, make_batch, split_by_tokens
+from retool.learner.logprobs import score
+from retool.learner.optimizer import Optimizer
+
+
+def sft_step(
+    model: PreTrainedModel, optimizer: Optimizer, examples: Sequence[Example], pad_id: int, token_budget: int
+) -> dict[str, float]:
+    """One optimizer step on `examples`. The loss is the mean over all model tokens of the batch, however it is split."""
+    model.train()
+    tokens = sum(sum(example.mask) for example in examples)
+    learning_rate, total = optimizer.learning_rate, 0.0
+    for indices in split_by_tokens([len(example) for example in examples], token_budget):
+        batch = make_batch(examples, indices, pad_id, model.device)
+        loss = -score(model, batch).logprobs_N.sum() / tokens
+        loss.backward()
+        total += float(loss.detach())
+    norm = optimizer.step()
+    return {"loss": total, "grad_norm": norm, "learning_rate": learning_rate, "model_tokens": tokens}

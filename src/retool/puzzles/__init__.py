@@ -1,0 +1,1 @@
+"""Generated problems in words, with the worked solutions of a person without a computer."""

@@ -1,0 +1,50 @@
+"""From logits to a token: the transformation of the distribution, and the draw.
+
+The learner applies the same transformation when it computes its own log-probabilities, so that a PPO ratio compares
+like with like. Suffixes: N rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from retool.config.schema import SamplingConfig
+
+
+def transform_logits(logits_NV: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
+    """Logits of the distribution that is sampled from: temperature, then top-k, top-p and min-p (-inf: left out).
+
+    A token tied with the last kept one is kept too. Temperature 0 is greedy: all but one token are left out.
+    """
+    logits_NV = logits_NV.float()
+    if config.temperature == 0.0:
+        best_N1 = logits_NV.argmax(-1, keepdim=True)
+        return torch.full_like(logits_NV, -torch.inf).scatter(-1, best_N1, 0.0)
+    if config.temperature != 1.0:
+        logits_NV = logits_NV / config.temperature
+    if 0 < config.top_k < logits_NV.shape[-1]:
+        kth_N1 = logits_NV.topk(config.top_k, dim=-1).values[..., -1:]
+        logits_NV = logits_NV.masked_fill(logits_NV < kth_N1, -torch.inf)
+    if config.top_p < 1.0:
+        sorted_NV = logits_NV.sort(dim=-1, descending=True).values
+        probs_NV = sorted_NV.softmax(-1)
+        kept_NV = probs_NV.cumsum(-1) - probs_NV < config.top_p  # the mass before a token has not reached top_p yet
+        least_N1 = sorted_NV.masked_fill(~kept_NV, torch.inf).amin(-1, keepdim=True)
+        logits_NV = logits_NV.masked_fill(logits_NV < least_N1, -torch.inf)
+    if config.min_p > 0.0:
+        best_N1 = logits_NV.amax(-1, keepdim=True)
+        logits_NV = logits_NV.masked_fill(logits_NV < best_N1 + torch.tensor(config.min_p).log(), -torch.inf)
+    return logits_NV
+
+
+def draw(logits_NV: torch.Tensor, uniforms_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """One token a row by inversion of the cumulative distribution, and its log-probability.
+
+    `uniforms_N` are float64 in [0, 1): one number a row, where `torch.multinomial` would draw one per vocabulary entry.
+    Returns ids [N] and log-probabilities [N] (float32).
+    """
+    logprobs_NV = logits_NV.float().log_softmax(-1)
+    cumulative_NV = logprobs_NV.exp().cumsum(-1, dtype=torch.float64)
+    threshold_N1 = uniforms_N.unsqueeze(-1) * cumulative_NV[:, -1:]
+    ids_N1 = torch.searchsorted(cumulative_NV, threshold_N1, right=True).clamp_max(logits_NV.shape[-1] - 1)
+    return ids_N1.squeeze(-1), logprobs_NV.gather(-1, ids_N1).squeeze(-1)

@@ -1,0 +1,66 @@
+"""What every sampler is: the seam between the agent loop and whatever computes the next token."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from retool.config.schema import SamplingConfig
+
+StopFunction = Callable[[Sequence[int]], bool]
+ForbidFunction = Callable[[Sequence[int]], Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next tokens are drawn.
+
+    `max_tokens` bounds this segment. `eos_ids` end it. `forbid`, if given, maps the ids of the segment so far to the
+    ids that must not come next; their probability is given to the others.
+    """
+
+    config: SamplingConfig
+    max_tokens: int
+    eos_ids: frozenset[int]
+    forbid: ForbidFunction | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What was sampled: `ids` and, one per id, `logprobs` under the distribution that was really sampled from.
+
+    `stop`: `eos` (an id of `eos_ids` is the last one), `stop` (the stop function said so) or `length`. `version` is
+    that of the weights. `handle` is the kept KV cache, to be given back with the next ids or released.
+    """
+
+    ids: list[int]
+    logprobs: list[float]
+    stop: Literal["eos", "stop", "length"]
+    version: int
+    handle: Any
+
+
+class Sampler(ABC):
+    """Draws tokens for many trajectories at once; one coroutine per trajectory awaits `extend`."""
+
+    @abstractmethod
+    async def extend(
+        self, handle: Any | None, ids: Sequence[int], params: SamplingParams, stop: StopFunction, key: int
+    ) -> Segment:
+        """Append `ids` (a prompt where `handle` is None, else a spliced result) and sample until something stops it.
+
+        `key` names the trajectory: the random numbers are a function of it and of the token's position alone.
+        """
+
+    @abstractmethod
+    def release(self, handle: Any) -> None:
+        """Give up the KV cache behind `handle`."""
+
+
+def trajectory_key(*names: str | int) -> int:
+    """A 64-bit key from what names a trajectory (seed, arm, step, problem, sample), the same on every machine."""
+    digest = hashlib.blake2b("\x1f".join(map(str, names)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")

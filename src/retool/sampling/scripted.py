@@ -1,0 +1,49 @@
+"""A sampler that says what it is told to: for tests of everything that stands on sampling, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from retool.sampling.sampler import Sampler, SamplingParams, Segment, StopFunction
+
+
+@dataclass(slots=True)
+class ScriptedHandle:
+    """Every id that the trajectory has seen or written."""
+
+    ids: list[int] = field(default_factory=list)
+
+
+class ScriptedSampler(Sampler):
+    """`script` maps all ids so far (prompt, own tokens, results) to the ids that come next; all have log-prob 0."""
+
+    def __init__(self, script: Callable[[list[int]], Sequence[int]]):
+        self._script = script
+        self.released = 0
+
+    async def extend(
+        self,
+        handle: ScriptedHandle | None,
+        ids: Sequence[int],
+        params: SamplingParams,
+        stop: StopFunction,
+        key: int,
+    ) -> Segment:
+        handle = handle or ScriptedHandle()
+        handle.ids.extend(ids)
+        out: list[int] = []
+        reason = "length"
+        for token in self._script(list(handle.ids))[: params.max_tokens]:
+            out.append(token)
+            if token in params.eos_ids:
+                reason = "eos"
+                break
+            if stop(out):
+                reason = "stop"
+                break
+        handle.ids.extend(out)
+        return Segment(out, [0.0] * len(out), reason, 0, handle)
+
+    def release(self, handle: ScriptedHandle) -> None:
+        self.released += 1

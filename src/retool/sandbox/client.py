@@ -1,0 +1,322 @@
+"""The client's side: starts the supervisor, sends it code, and hands results to whoever waits for them.
+
+One thread of this process does all the talking, so that calls may come from any thread and any event loop, and none
+of them ever waits for a pipe.
+"""
+
+import asyncio
+import hashlib
+import itertools
+import json
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import threading
+import warnings
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Self
+
+import retool
+from retool.config.sandbox import Limits, SandboxConfig
+from retool.errors import RetoolError
+from retool.sandbox import wire
+from retool.sandbox.result import Result
+from retool.types import CallStatus
+
+ATTEMPTS = 3
+"""How often a call is tried that fails for reasons of the sandbox's own."""
+
+_START_SECONDS = 30.0
+_STOP_SECONDS = 5.0
+_CHUNK_BYTES = 1 << 18
+_SUPERVISOR_COMMAND = "from retool.sandbox.supervisor import main; main()"
+_RETRIED = (CallStatus.SANDBOX_ERROR, CallStatus.OVERLOAD)
+_LIMITS = frozenset(Limits.model_fields)
+
+
+class Sandbox:
+    """Executes Python code in processes of its own that are locked away from this one.
+
+        async with Sandbox() as box:            # or: with Sandbox() as box: box.run_blocking(code)
+            result = await box.run(code)
+
+    It may be shared by threads and by consecutive event loops, and used again after `close`. The supervisor is started
+    by the first call, or on entering; one that dies is replaced. Not for use in a fork of the process that made it.
+    """
+
+    def __init__(self, config: SandboxConfig | None = None) -> None:
+        self.config = config or SandboxConfig()
+        self._lock = threading.Lock()
+        self._connection: _Connection | None = None
+        self._owner = os.getpid()
+
+    @property
+    def workers(self) -> int:
+        """How many executions run at the same time."""
+        return self.config.workers or max(1, _cores() // 2)
+
+    @property
+    def isolation(self) -> dict[str, Any]:
+        """What contains the code on this system, as a JSON object; starts the sandbox if need be."""
+        return self._connected().isolation
+
+    def start(self) -> None:
+        """Start the supervisor now and wait until it is ready, about 0.1 s.
+
+        Raises RetoolError when it cannot start, or cannot contain code and `allow_weak` is off.
+        """
+        self._connected()
+
+    def close(self) -> None:
+        """End the supervisor and everything that it runs. Calls still under way raise RetoolError."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection:
+            connection.close()
+
+    async def run(self, code: str, limits: Limits | None = None, key: object = None) -> Result:
+        """Execute `code` as a program of its own, with the config's limits or with `limits`.
+
+        The same code and `key` give the same output: `repr(key)` seeds hashing, `random` and NumPy's global generator.
+        Cancelling the call kills the execution. Raises RetoolError if the sandbox cannot be started.
+        """
+        for _ in range(ATTEMPTS):
+            if not self._is_connected():
+                await asyncio.to_thread(self.start)
+            result = await asyncio.wrap_future(self._submit(code, limits, key))
+            if result.status not in _RETRIED:
+                break
+        return result
+
+    def run_blocking(self, code: str, limits: Limits | None = None, key: object = None) -> Result:
+        """The same as `run` without an event loop: blocks the calling thread."""
+        for _ in range(ATTEMPTS):
+            result = self._submit(code, limits, key).result()
+            if result.status not in _RETRIED:
+                break
+        return result
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
+
+    def _submit(self, code: str, limits: Limits | None, key: object) -> "Future[Result]":
+        seed = hashlib.blake2b(repr(key).encode("utf-8", "backslashreplace"), digest_size=8).digest()
+        limits = limits or self.config
+        job = {
+            "op": "run",
+            "code": code,
+            "seed": int.from_bytes(seed, "big"),
+            "limits": limits.model_dump(include=_LIMITS),
+        }
+        return self._connected().submit(job)
+
+    def _is_connected(self) -> bool:
+        return self._connection is not None and self._connection.alive
+
+    def _connected(self) -> "_Connection":
+        if os.getpid() != self._owner:
+            raise RetoolError("a Sandbox cannot be used in a fork of the process that made it: make one there")
+        with self._lock:
+            if not self._is_connected():
+                if self._connection:
+                    self._connection.close()
+                self._connection = self._start_supervisor()
+            return self._connection
+
+    def _start_supervisor(self) -> "_Connection":
+        connection = _Connection(self.workers)
+        weakness = connection.isolation["weak"]
+        if weakness and not self.config.allow_weak:
+            connection.close()
+            raise RetoolError(
+                f"the sandbox refuses to run: {weakness}. Use Linux 5.13 or later with Landlock and seccomp, "
+                "or accept the risk with sandbox.allow_weak=true"
+            )
+        if weakness:
+            warnings.warn(f"code from the model runs in a weak sandbox: {weakness}", RuntimeWarning, stacklevel=3)
+        return connection
+
+
+class _Connection:
+    """A running supervisor, and the thread that talks to it. Raises RetoolError if it does not start."""
+
+    def __init__(self, workers: int) -> None:
+        self.alive = True
+        self._ids = itertools.count()
+        self._lock = threading.Lock()  # of the three below
+        self._outbox = bytearray()
+        self._waiting: dict[int, Future[Result]] = {}
+        self._closed = False
+        self._greeting: Future[dict[str, Any]] = Future()
+        self._socket, far_end = socket.socketpair()
+        self._wakeup, self._waker = socket.socketpair()
+        for end in (self._socket, self._wakeup, self._waker):
+            end.setblocking(False)
+        with far_end:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _SUPERVISOR_COMMAND, json.dumps({"workers": workers})],
+                stdin=far_end,
+                stdout=subprocess.DEVNULL,
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C in the terminal is for the trainer to handle
+            )
+        self._thread = threading.Thread(target=self._talk, name="retool-sandbox", daemon=True)
+        self._thread.start()
+        try:
+            self.isolation = self._greeting.result(_START_SECONDS)
+        except TimeoutError:
+            self.close()
+            reason = f"the sandbox did not start within {_START_SECONDS:g} s; the machine may be overloaded"
+            raise RetoolError(reason) from None
+        except RetoolError:
+            self.close()
+            raise
+
+    def submit(self, job: dict[str, Any]) -> "Future[Result]":
+        """Send `job`. The future holds its result, or RetoolError if the sandbox was closed meanwhile."""
+        future: Future[Result] = Future()
+        with self._lock:
+            if not self.alive:
+                future.set_result(_LOST)
+                return future
+            number = next(self._ids)
+            self._waiting[number] = future
+            self._post(job | {"id": number})
+        future.add_done_callback(lambda done: self._cancel(number) if done.cancelled() else None)
+        return future
+
+    def close(self) -> None:
+        """End the supervisor and wait until it is gone."""
+        self._closed = True
+        self._wake()
+        self._thread.join()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for end in (self._wakeup, self._waker):
+            end.close()
+
+    def _cancel(self, number: int) -> None:
+        with self._lock:
+            if self.alive and self._waiting.pop(number, None):
+                self._post({"op": "cancel", "id": number})
+
+    def _post(self, message: dict[str, Any]) -> None:
+        """Send what can be sent without waiting, and leave the rest to the thread. The caller holds the lock."""
+        idle = not self._outbox
+        self._outbox += wire.encode(message)
+        if idle:
+            self._send()
+            if self._outbox:
+                self._wake()
+
+    def _send(self) -> None:
+        try:
+            while self._outbox:
+                del self._outbox[: self._socket.send(self._outbox)]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._outbox.clear()  # the supervisor is gone; the thread reads that from the socket
+
+    def _wake(self) -> None:
+        try:
+            self._waker.send(b"!")
+        except BlockingIOError:
+            return  # enough wake-up calls are waiting
+
+    def _talk(self) -> None:
+        decoder = wire.Decoder()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            selector.register(self._wakeup, selectors.EVENT_READ)
+            while not self._closed:
+                with self._lock:
+                    interest = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._outbox else 0)
+                if selector.get_key(self._socket).events != interest:
+                    selector.modify(self._socket, interest)
+                ready = {key.fileobj: events for key, events in selector.select()}
+                if self._wakeup in ready:
+                    self._wakeup.recv(4096)
+                if ready.get(self._socket, 0) & selectors.EVENT_WRITE:
+                    with self._lock:
+                        self._send()
+                if ready.get(self._socket, 0) & selectors.EVENT_READ and not self._receive(decoder):
+                    break
+        self._end()
+
+    def _receive(self, decoder: wire.Decoder) -> bool:
+        try:
+            data = self._socket.recv(_CHUNK_BYTES)
+        except BlockingIOError:
+            return True
+        except ConnectionResetError:
+            return False
+        for message in decoder.feed(data):
+            if message.pop("op") == "hello":
+                self._greeting.set_result(message["isolation"])
+                continue
+            with self._lock:
+                future = self._waiting.pop(message.pop("id"), None)
+            if future and future.set_running_or_notify_cancel():
+                future.set_result(Result(**message | {"status": CallStatus(message["status"])}))
+        return bool(data)
+
+    def _end(self) -> None:
+        with self._lock:
+            self.alive = False
+            waiting, self._waiting = self._waiting, {}
+            self._socket.close()
+        if not self._greeting.done():
+            reason = "the sandbox's supervisor ended while it was starting; its error output says why"
+            self._greeting.set_exception(RetoolError(reason))
+        for future in waiting.values():
+            if not future.set_running_or_notify_cancel():
+                continue
+            if self._closed:
+                future.set_exception(RetoolError("the sandbox was closed while code was running"))
+            else:
+                future.set_result(_LOST)
+
+
+_LOST = Result(CallStatus.SANDBOX_ERROR, reason="the sandbox's supervisor was lost")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _environment() -> dict[str, str]:
+    """A clean environment: nothing of this process's own, which may hold keys, reaches the code.
+
+    Hashing is fixed so that sets print alike every time. Numeric libraries get one thread: forking a process with
+    threads is unsafe, and a worker is one core.
+    """
+    environment = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "PYTHONUTF8": "1",
+        "PYTHONHASHSEED": "0",
+        "PYTHONPATH": str(Path(retool.__file__).parents[1]),
+    }
+    environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    if libraries := os.environ.get("LD_LIBRARY_PATH"):  # where this interpreter's own libraries may be
+        environment["LD_LIBRARY_PATH"] = libraries
+    return environment

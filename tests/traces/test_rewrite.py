@@ -1,0 +1,242 @@
+"""Worked solutions become drafts with code, drafts and real outputs become traces, and the rest is rejected by name."""
+
+import contextlib
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retool.puzzles.families import FAMILIES
+from retool.puzzles.generate import generate
+from retool.traces import (
+    Draft,
+    Execution,
+    Reason,
+    Rejection,
+    complete,
+    model_spans,
+    rewrite,
+    text_trace,
+    verify,
+)
+from retool.types import CallStatus, Kind, Problem, Segment, Trace
+
+PENCILS = Problem("pencils", "Ada has 48 pencils and sells half. She gets $0.50 for each. How much?", "12", "shop")
+PENCILS_SOLUTION = (
+    "Ada sells 48/2 = <<48/2=24>>24 pencils.\nShe gets 24 x $0.50 = $<<24*0.50=12.00>>12.00 for them, all in cash."
+)
+
+
+def run(snippet: str) -> Execution:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(snippet, {})
+    return Execution(CallStatus.OK, printed.getvalue().strip())
+
+
+def finish(problem: Problem, solution: str) -> Trace | Rejection:
+    draft = rewrite(problem, solution)
+    return draft if isinstance(draft, Rejection) else complete(draft, [run(snippet) for snippet in draft.snippets])
+
+
+def boxed(texts: list[str], reference: str) -> bool:
+    return f"\\boxed{{{reference}}}" in texts[-1]
+
+
+def reason(outcome: object) -> Reason:
+    assert isinstance(outcome, Rejection)
+    return outcome.reason
+
+
+def test_each_marked_calculation_becomes_a_call_and_the_text_goes_on_with_its_value():
+    trace = finish(PENCILS, PENCILS_SOLUTION)
+    assert [(s.kind, s.text) for s in trace.segments] == [
+        (Kind.TEXT, "Ada sells 48/2 ="),
+        (Kind.CODE, "print(48 / 2)"),
+        (Kind.RESULT, "24.0"),
+        (Kind.TEXT, "24 pencils.\nShe gets 24 x $0.50 ="),
+        (Kind.CODE, "print(24 * 0.5)"),
+        (Kind.RESULT, "12.0"),
+        (Kind.TEXT, "$12.00 for them, all in cash.\nThe answer is \\boxed{12}."),
+    ]
+    assert all(s.status is CallStatus.OK for s in trace.segments if s.kind is Kind.RESULT)
+    assert verify(trace, boxed) is trace
+
+
+def test_the_text_twin_is_the_solution_without_marks():
+    twin = text_trace(PENCILS, PENCILS_SOLUTION)
+    assert [s.text for s in twin.segments] == [
+        "Ada sells 48/2 = 24 pencils.\nShe gets 24 x $0.50 = $12.00 for them, all in cash.\nThe answer is \\boxed{12}."
+    ]
+    assert verify(twin, boxed) is twin
+
+
+def sentence(a: int, sign: str, b: int, marked: bool, end: str) -> str:
+    value = a + b if sign == "+" else a - b
+    mark = f"<<{a}{sign}{b}={value}>>" if marked else ""
+    return f"So {a} {sign} {b} = ${mark}{value:,}{end}"
+
+
+amounts = st.integers(0, 10**7)
+sentences = st.builds(
+    sentence,
+    amounts,
+    st.sampled_from("+-"),
+    amounts,
+    st.booleans(),
+    st.sampled_from([".", " in all.\n", "; x = <<7=7>>7, "]),
+)
+
+
+@given(st.lists(sentences, min_size=1, max_size=6).map(" ".join))
+def test_rewriting_puts_code_in_and_changes_no_word(solution):
+    draft, twin = rewrite(PENCILS, solution), text_trace(PENCILS, solution)
+    if isinstance(draft, Draft):
+        words = "".join(segment.text for segment in draft.segments if segment.kind is Kind.TEXT)
+        assert "".join(twin.segments[0].text.split()).startswith("".join(words.split()))
+        trace = complete(draft, [run(snippet) for snippet in draft.snippets])
+        assert trace.segments[-1].text.splitlines()[-1] == twin.segments[0].text.splitlines()[-1]
+
+
+def test_a_result_at_the_very_end_is_followed_by_the_conclusion():
+    trace = finish(PENCILS, "She gets 48/4 = <<48/4=12>>")
+    assert trace.segments[-1] == Segment(Kind.TEXT, "The answer is \\boxed{12}.")
+
+
+def test_a_mark_without_anything_to_calculate_stays_text():
+    trace = finish(PENCILS, "So x=<<24=24>>24 and she gets 24/2 = $<<24/2=12>>12.")
+    assert [s.text for s in trace.segments if s.kind is Kind.CODE] == ["print(24 / 2)"]
+    assert trace.segments[0].text == "So x=24 and she gets 24/2 ="
+    assert reason(rewrite(PENCILS, "x=<<12=12>>12")) is Reason.NO_RULE
+
+
+def test_what_code_printed_is_never_seen_by_the_judge_of_the_answer():
+    trace = finish(PENCILS, PENCILS_SOLUTION)
+    assert [span.count("12.0") for span in model_spans(trace)] == [0, 0, 1]  # "$12.00", which the model writes itself
+    assert "24.0" not in "".join(model_spans(trace))
+
+
+def test_steps_without_marks_are_found_where_they_are_written_out_and_right():
+    trace = finish(PENCILS, "Half of 48 is 48 / 2 = 24.\nShe gets 24 x $.50 = $12 for them.")
+    assert [(s.kind, s.text) for s in trace.segments if s.kind is not Kind.RESULT] == [
+        (Kind.TEXT, "Half of 48 is 48 / 2 ="),
+        (Kind.CODE, "print(48 / 2)"),
+        (Kind.TEXT, "24.\nShe gets 24 x $.50 ="),
+        (Kind.CODE, "print(24 * 0.5)"),
+        (Kind.TEXT, "$12 for them.\nThe answer is \\boxed{12}."),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2x + 3 + 4 = 20",
+        "12 x 1 and 1/4 = 15",
+        "3 + 4 = 7 * 1",
+        "1/5 * 1/2 = 1/10",
+        "80% * 80% = 64%",
+        "2 * 1 + 1 1/2 = 3 1/2",
+        "18:00-10:00 = 8",
+        "4*x = 24 and x = 6",
+        "5 - 2 = 4",
+    ],
+)
+def test_what_only_looks_like_a_step_is_left_alone(text):
+    assert reason(rewrite(PENCILS, text)) is Reason.NO_RULE
+
+
+def test_a_solution_that_has_its_own_box_keeps_it():
+    trace = finish(PENCILS, "It is $24 / 2 = 12$, so \\boxed{12}.")
+    assert trace.segments[-1] == Segment(Kind.TEXT, "12$, so \\boxed{12}.")
+    assert verify(trace, boxed) is trace
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_of_puzzles_has_a_rule_and_its_code_finds_the_answer(family):
+    for problem, solution in generate(len(FAMILIES) * 20, seed=5):
+        if problem.source != family:
+            continue
+        trace = verify(finish(problem, solution), boxed)
+        assert isinstance(trace, Trace), trace
+        plan, code, result, conclusion = trace.segments
+        assert solution.startswith(plan.text) and plan.text.endswith(".")
+        assert result.text == problem.answer
+        assert conclusion.text == f"So the answer is \\boxed{{{problem.answer}}}."
+        assert len(code.text) < 200
+        assert verify(text_trace(problem, solution), boxed).segments[0].text == solution
+
+
+@pytest.mark.parametrize(
+    ("solution", "expected"),
+    [
+        ("", Reason.NO_SOLUTION),
+        (None, Reason.NO_SOLUTION),
+        ("Dividing both sides by 2, we get x = 12.", Reason.NO_RULE),
+        ("48/4 = <<48/4=a dozen>>12", Reason.UNREADABLE_CALCULATION),
+        ("48/4 = <<48/4=12>>12, then <<12", Reason.UNREADABLE_CALCULATION),
+        ("48/4 = <<48/4=12>>13", Reason.OUTPUT_DIFFERS),
+        ("48/4 = <<48/4=13>>13", Reason.OUTPUT_DIFFERS),
+        ("We need 7 * 9 mod 50. That is 13.", Reason.NO_ANSWER),
+        ("We need 7 * 9 mod 50. 63. So the answer is \\boxed{12}.", Reason.OUTPUT_DIFFERS),
+    ],
+)
+def test_solutions_that_are_rejected(solution, expected):
+    assert reason(finish(PENCILS, solution)) is expected
+
+
+def test_a_calculation_that_is_not_the_answer_is_rejected():
+    trace = finish(PENCILS, "Ada sells 48/2 = <<48/2=24>>24 pencils, which makes 12 dollars.")
+    assert reason(verify(trace, boxed)) is Reason.WRONG_ANSWER
+
+
+@pytest.mark.parametrize(
+    ("execution", "expected"),
+    [
+        (Execution(CallStatus.ERROR, "ZeroDivisionError: division by zero"), Reason.CODE_FAILED),
+        (Execution(CallStatus.TIME_LIMIT, ""), Reason.CODE_FAILED),
+        (Execution(CallStatus.OVERLOAD, ""), Reason.SANDBOX_FAILED),
+        (Execution(CallStatus.OK, "\n"), Reason.EMPTY_OUTPUT),
+        (Execution(CallStatus.OK, "25"), Reason.OUTPUT_DIFFERS),
+    ],
+)
+def test_runs_that_lose_the_trace(execution, expected):
+    draft = rewrite(PENCILS, PENCILS_SOLUTION)
+    assert reason(complete(draft, [execution])) is expected
+
+
+def test_a_last_output_that_is_no_number_cannot_be_boxed():
+    draft = Draft(PENCILS, (Segment(Kind.CODE, "print('a')"),), ("a",), box_last_output=True)
+    assert reason(complete(draft, [Execution(CallStatus.OK, "a")])) is Reason.NO_ANSWER
+
+
+TEXT = Segment(Kind.TEXT, "It is \\boxed{12}.")
+CODE = Segment(Kind.CODE, "print(12)")
+RESULT = Segment(Kind.RESULT, "12", CallStatus.OK)
+
+
+@pytest.mark.parametrize(
+    ("segments", "expected"),
+    [
+        ((), Reason.FORMAT),
+        ((Segment(Kind.TEXT, "It is 12."),), Reason.FORMAT),
+        ((Segment(Kind.TEXT, "\\boxed{1} or \\boxed{12}."),), Reason.FORMAT),
+        ((TEXT, CODE, RESULT), Reason.FORMAT),
+        ((TEXT, CODE, RESULT, TEXT), Reason.FORMAT),
+        ((CODE, TEXT), Reason.FORMAT),
+        ((RESULT, TEXT), Reason.FORMAT),
+        ((CODE, Segment(Kind.RESULT, "", CallStatus.OK), TEXT), Reason.FORMAT),
+        ((Segment(Kind.TEXT, "<code>1</code> \\boxed{12}"),), Reason.FORMAT),
+        ((Segment(Kind.TEXT, "```python \\boxed{12}"),), Reason.FORMAT),
+        ((Segment(Kind.TEXT, "x" * 60_000 + "\\boxed{12}"),), Reason.TOO_LONG),
+        ((Segment(Kind.TEXT, "It is \\boxed{13}."),), Reason.WRONG_ANSWER),
+    ],
+)
+def test_traces_that_do_not_verify(segments, expected):
+    assert reason(verify(Trace(PENCILS, segments), boxed)) is expected
+
+
+def test_a_sound_trace_verifies_and_survives_json():
+    trace = Trace(PENCILS, (CODE, RESULT, TEXT))
+    assert verify(trace, boxed) is trace
+    assert Trace.from_json(trace.to_json()) == trace
