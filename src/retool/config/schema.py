@@ -114,8 +114,13 @@ class SynthConfig(Section):
 
 
 class OptimizerConfig(Section):
+    """Settings that SFT and RL share."""
+
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`adamw`, as in the paper; `muon` for the matrices of the trunk learns from scratch in fewer steps."""
+
     learning_rate: float = Field(1e-6, gt=0.0)
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
 
     warmup_steps: int = Field(0, ge=0)
     """Optimizer steps of linear warm-up."""
@@ -124,7 +129,7 @@ class OptimizerConfig(Section):
     """Course of the learning rate after the warm-up, down to 0 at the last step."""
 
     weight_decay: float = Field(0.0, ge=0.0)
-    """AdamW's decoupled weight decay."""
+    """Decoupled weight decay."""
 
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay rates of the two moments."""
@@ -133,7 +138,10 @@ class OptimizerConfig(Section):
     """Gradients are scaled down to this norm."""
 
 
-class SftConfig(Section):
+class SftConfig(OptimizerConfig):
+    learning_rate: float = Field(1e-5, gt=0.0)
+    """Peak learning rate."""
+
     steps: int | None = Field(None, gt=0)
     """Optimizer steps; None: as many as `epochs` needs."""
 
@@ -148,8 +156,6 @@ class SftConfig(Section):
 
     save_every: int = Field(50, gt=0)
     """Steps between checkpoints."""
-
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-5)
 
 
 class PpoConfig(Section):
@@ -184,7 +190,7 @@ class PpoConfig(Section):
     """Optimizer steps a pass."""
 
 
-class RlConfig(Section):
+class RlConfig(OptimizerConfig):
     steps: int = Field(100, gt=0)
     """RL steps: sample, grade, compare, update."""
 
@@ -213,8 +219,6 @@ class RlConfig(Section):
     """Held-out problems of such an evaluation, one sample each."""
 
     ppo: PpoConfig = PpoConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-
 
 class EvalConfig(Section):
     samples: int = Field(1, gt=0)

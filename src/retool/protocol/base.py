@@ -7,7 +7,6 @@ tokenized by itself, once, and a result is spliced in behind the ids that asked 
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,9 +27,9 @@ if TYPE_CHECKING:
 EMPTY_RESULT = "[no output]"
 """What the model reads where code ended well and printed nothing."""
 
-_CONTENT = "RETOOLcontent"  # stands for outside text while a chat template is rendered
+CONTENT = "RETOOLcontent"
+"""Stands for text from outside while a chat template is rendered."""
 _NOTHING = np.array([], dtype=np.int64)
-_BLANK_LINES = re.compile(r"\A(?:[ \t]*\r?\n)+|(?:\r?\n[ \t]*)+\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,11 @@ class Rendered:
 
 def strip_blank_lines(code: str) -> str:
     """`code` without the blank lines around it, and otherwise as it is; "" if there is nothing else."""
-    return _BLANK_LINES.sub("", code) if code.strip() else ""
+    blank = len(code) - len(code.lstrip())
+    code = code[code.rfind("\n", 0, blank) + 1 :]
+    words = len(code.rstrip())
+    end = code.find("\n", words)
+    return "" if not words else code if end < 0 else code[:end]
 
 
 class Protocol(ABC):
@@ -112,9 +115,9 @@ class Protocol(ABC):
     def prompt_ids(self, problem_text: str) -> list[int]:
         """The chat template with the problem in it, up to where the model begins. Nothing in `problem_text` becomes a
         control token."""
-        content = f"{self._instruction}\n\n{_CONTENT}" if self._instruction else _CONTENT
+        content = f"{self._instruction}\n\n{CONTENT}" if self._instruction else CONTENT
         text = self.apply_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        before, after = self.split_once(text, _CONTENT)
+        before, after = self.split_once(text, CONTENT)
         end = len(before) + len(problem_text)
         return self.codec.encode_template(before + problem_text + after, len(before), end)
 
@@ -210,8 +213,8 @@ class Protocol(ABC):
         return parts[0], parts[1]
 
     def _find_end_id(self) -> int:
-        answered = [{"role": "user", "content": "question"}, {"role": "assistant", "content": _CONTENT}]
-        after = self.codec.encode_template(self.split_once(self.apply_template(answered), _CONTENT)[1], 0, 0)
+        answered = [{"role": "user", "content": "question"}, {"role": "assistant", "content": CONTENT}]
+        after = self.codec.encode_template(self.split_once(self.apply_template(answered), CONTENT)[1], 0, 0)
         return after[0] if after and after[0] in self.codec.controls else self.codec.tokenizer.eos_token_id
 
     # Parts of `splice` and `render`.

@@ -11,7 +11,7 @@ import numpy as np
 
 from retool.config.schema import ProtocolConfig
 from retool.errors import UsageError
-from retool.protocol.base import Call, Protocol, strip_blank_lines
+from retool.protocol.base import CONTENT, Call, Protocol, strip_blank_lines
 from retool.protocol.marker import Marker
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ TOOL = {
 
 _TAG = re.compile(f"{OPENING}|{CLOSING}")
 _JSON = json.JSONDecoder(strict=False)  # a newline in a string of code is as good as its escape
-_CONTENT, _CODE, _RESULT = "RETOOLcontent", "RETOOLcode", "RETOOLresult{}."  # found again in what a template renders
+_CODE, _RESULT = "RETOOLcode", "RETOOLresult{}."  # found again in what a template renders
 
 
 class Native(Protocol):
@@ -52,7 +52,7 @@ class Native(Protocol):
 
     def __init__(self, config: ProtocolConfig, tokenizer: PreTrainedTokenizerBase):
         super().__init__(config, tokenizer)
-        question = [{"role": "user", "content": _CONTENT}]
+        question = [{"role": "user", "content": CONTENT}]
         if TOOL["function"]["description"] not in self.apply_template(question, add_generation_prompt=True):
             raise UsageError(
                 f"the chat template of {self.codec.model} shows no tools, so protocol 'native' cannot work; take "
@@ -110,10 +110,10 @@ class Native(Protocol):
         marks = [_RESULT.format(index) for index in range(results)]
         messages = [
             {"role": "user", "content": "question"},
-            {"role": "assistant", "content": _CONTENT, "tool_calls": [call]},
+            {"role": "assistant", "content": CONTENT, "tool_calls": [call]},
             *({"role": "tool", "name": "python", "content": mark} for mark in marks),
         ]
-        _, text = self.split_once(self.apply_template(messages, add_generation_prompt=True), _CONTENT)
+        _, text = self.split_once(self.apply_template(messages, add_generation_prompt=True), CONTENT)
         before, text = self.split_once(text, f'"{_CODE}"')
         after, end, text = text.partition(self.decode([self.end_id]))
         if not end:

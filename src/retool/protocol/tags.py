@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 OPENING, CLOSING = "<code>", "</code>"
 
-_FENCE = re.compile(r"\A\s*```(?:python|py)?[ \t]*\n(.*?)(?:^```)?\s*\Z", re.DOTALL | re.MULTILINE)
+_FENCES = ("```python", "```py", "```")
 
 
 class Tags(Protocol):
@@ -53,7 +52,7 @@ class Tags(Protocol):
         if start < 0:
             error = f"Nothing was executed: {CLOSING} has no {OPENING} before it."
             return [Call(None, error, self.codec.locate(ids, close))]
-        code = self._code(text[start + len(OPENING) : close])
+        code = _code(text[start + len(OPENING) : close])
         error = None if code else f"Nothing was executed: there is no code between {OPENING} and {CLOSING}."
         return [Call(code or None, error, self.codec.locate(ids, start))]
 
@@ -69,7 +68,11 @@ class Tags(Protocol):
         before, after = self._frame
         return [before, *[after + before] * (results - 1), after]
 
-    @staticmethod
-    def _code(inner: str) -> str:
-        fenced = _FENCE.match(inner)
-        return strip_blank_lines(fenced[1] if fenced else inner)
+
+def _code(inner: str) -> str:
+    """What is to be run of what stands between the tags: without a fence around it, closed or not."""
+    fence, newline, code = inner.lstrip().partition("\n")
+    if not newline or fence.rstrip() not in _FENCES:
+        return strip_blank_lines(inner)
+    before, _, last = code.rstrip().rpartition("\n")
+    return strip_blank_lines(before if last == "```" else code)

@@ -15,7 +15,7 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
@@ -65,6 +65,9 @@ class EngineStats:
     reused_tokens: int = 0
     decode_seconds: float = 0.0
     prefill_seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
 
 
 class Engine(Sampler):

@@ -45,6 +45,8 @@ def run(
         _seed(seed)
         gc.enable()
         status = _execute(code)
+    except MemoryError:
+        status = OUT_OF_MEMORY  # the code did not even fit in, or what it threw could not be printed
     finally:
         _exit(status)
         _kill(os.getpid(), _SIGKILL)

@@ -194,8 +194,8 @@ class _Connection:
                 future.set_result(_LOST)
                 return future
             number = next(self._ids)
-            self._waiting[number] = future
             self._post(job | {"id": number})
+            self._waiting[number] = future
         future.add_done_callback(lambda done: self._cancel(number) if done.cancelled() else None)
         return future
 

@@ -96,14 +96,16 @@ class Execution:
                 return self._cpu_limit()
             if number == signal.SIGKILL and out_of_memory:
                 return self._memory_limit()
-            return Verdict("signal", f"the code was ended by signal {number} ({signal.Signals(number).name})")
+            return Verdict("signal", f"the code was ended by signal {number} ({signal.strsignal(number)})")
         code = os.WEXITSTATUS(status)
         if code == child.SETUP_FAILED and job_unread:
             return Verdict("sandbox_error", "the process for the code could not be set up")
         if code == child.OUT_OF_MEMORY:
             return self._memory_limit()
-        if code in (0, child.EXCEPTION):
-            return Verdict("ok" if code == 0 else "error")
+        if code == 0:
+            return Verdict("ok")
+        if code == child.EXCEPTION and self.stderr.total:
+            return Verdict("error")
         return Verdict("exit", f"SystemExit: the code ended with exit code {code}")
 
     def _cpu_limit(self) -> Verdict:
@@ -151,19 +153,22 @@ class _Pipes:
     def close(self) -> bool:
         """Take what is left in the outputs and close everything. Returns whether the job was never read."""
         for end in list(self._outputs):
-            while end in self._outputs and self._read(end):
+            while self._read(end):
                 pass
             if end in self._outputs:
                 self._close_output(end)
-        if self._unsent:
+        unsent, self._unsent = len(self._unsent), memoryview(b"")
+        if unsent:
             self._selector.unregister(self._job_pipe)
         in_pipe = array.array("i", [0])
         fcntl.ioctl(self._job_pipe, termios.FIONREAD, in_pipe)
         os.close(self._job_pipe)
-        return in_pipe[0] + len(self._unsent) == self._job_bytes
+        return in_pipe[0] + unsent == self._job_bytes
 
     def _read(self, end: int) -> bool:
         """Take one chunk of an output; False when there is none now. At its end, close it."""
+        if end not in self._outputs:
+            return False  # closed by an earlier event of the same turn of the supervisor's loop
         try:
             chunk = os.read(end, _CHUNK_BYTES)
         except BlockingIOError:
@@ -187,6 +192,8 @@ class _Pipes:
             return
 
     def _send_more(self) -> None:
+        if not self._unsent:
+            return  # closed by an earlier event of the same turn
         try:
             self._send()
         except BrokenPipeError:

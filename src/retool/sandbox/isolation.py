@@ -3,11 +3,13 @@
 Everything that lasts is done once, in the zygote; a child only takes away what the zygote needs for forking.
 """
 
+import _socket
 import os
 import resource
 import signal
 import site
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from retool.sandbox import landlock, linux, seccomp, syscalls
@@ -104,20 +106,24 @@ def _runtime_paths() -> list[str]:
 
 def _enter_namespaces() -> list[str]:
     """Move to empty network, IPC and host-name namespaces, through a user namespace if need be. Returns their names."""
-    wanted = sum(_NAMESPACES.values())
+    for enter in (_enter_directly, _enter_through_user_namespace):
+        if _succeeds_in_a_fork(enter):
+            enter()
+            return sorted(_NAMESPACES)
+    return []
+
+
+def _enter_directly() -> None:
+    linux.unshare(sum(_NAMESPACES.values()))
+
+
+def _enter_through_user_namespace() -> None:
     uid, gid = os.getuid(), os.getgid()
-    try:
-        linux.unshare(wanted)
-    except OSError:
-        try:
-            linux.unshare(wanted | linux.CLONE_NEWUSER)
-        except OSError:
-            return []
-        maps = {"setgroups": "deny", "uid_map": f"{uid} {uid} 1", "gid_map": f"{gid} {gid} 1"}
-        for name, line in maps.items():
-            with open(f"/proc/self/{name}", "w") as file:
-                file.write(line)
-    return sorted(_NAMESPACES)
+    linux.prctl(linux.PR_SET_DUMPABLE, 1)  # otherwise the files below belong to root
+    linux.unshare(sum(_NAMESPACES.values()) | linux.CLONE_NEWUSER)
+    for name, line in {"setgroups": "deny", "uid_map": f"{uid} {uid} 1", "gid_map": f"{gid} {gid} 1"}.items():
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(line)
 
 
 def _become_nobody(readable: list[str]) -> int:
@@ -125,22 +131,30 @@ def _become_nobody(readable: list[str]) -> int:
 
     It cannot when the interpreter lives in root's home; then capabilities are dropped and Landlock decides alone.
     """
-    if os.getuid() != 0:
-        return os.getuid()
+
+    def read_as_nobody() -> None:
+        _switch_user()
+        for path in readable:
+            if os.path.isdir(path):
+                os.listdir(path)
+        with open(os.__file__, "rb") as file:
+            file.read(1)
+
+    if os.getuid() == 0 and _succeeds_in_a_fork(read_as_nobody):
+        _switch_user()
+    return os.getuid()
+
+
+def _succeeds_in_a_fork(action: Callable[[], None]) -> bool:
+    """Try in a forked process what cannot be taken back."""
     attempt = os.fork()
     if attempt == 0:
         try:
-            _switch_user()
-            for path in readable:
-                if os.path.isdir(path):
-                    os.listdir(path)
-            with open(os.__file__, "rb"):
-                os._exit(0)
-        except OSError:
+            action()
+            os._exit(0)
+        finally:
             os._exit(1)
-    if os.waitpid(attempt, 0)[1] == 0:
-        _switch_user()
-    return os.getuid()
+    return os.waitpid(attempt, 0)[1] == 0
 
 
 def _switch_user() -> None:
@@ -164,23 +178,21 @@ def _self_test(filtered: bool) -> list[str]:
     parent = os.getpid()
     child = os.fork()
     if child == 0:
+        refused = 0  # nothing is known to be refused, should this fail
         try:
             lock_child(parent, filtered)
-            os._exit(sum(bit for name, bit in _FORBIDDEN.items() if not _can_reach(name, parent)))
-        except BaseException:
-            os._exit(0)  # nothing is known to be refused
+            refused = sum(bit for name, bit in _FORBIDDEN.items() if not _can_reach(name, parent))
+        finally:
+            os._exit(refused)
     status = os.waitpid(child, 0)[1]
     refused = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
     return [name for name, bit in _FORBIDDEN.items() if refused & bit]
 
 
 def _can_reach(what: str, parent: int) -> bool:
-    import _socket
-
     try:
         if what == "files":
-            with open("/etc/passwd", "rb"):
-                pass
+            os.listdir("/")
         elif what == "network":
             _socket.socket()
         elif what == "processes":
@@ -188,7 +200,7 @@ def _can_reach(what: str, parent: int) -> bool:
                 os._exit(0)
         elif what == "signals":
             os.kill(parent, 0)
-    except OSError:
+    except PermissionError:
         return False
     return True
 

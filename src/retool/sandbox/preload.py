@@ -96,12 +96,14 @@ def _warm_sympy() -> None:
     n = sp.symbols("n", integer=True, positive=True)
     sp.simplify(sp.sin(x) ** 2 + sp.cos(x) ** 2)
     sp.factor(sp.expand((x + 1) ** 3 * (x - 2)))
-    sp.solve(x**2 - 3 * x + 1, x)
+    for polynomial in (x**2 - 3 * x + 1, x**3 + x - 2, x**4 - 5 * x**2 + 4):
+        sp.solve(polynomial, x)
     sp.solve([x + y - 3, x - y - 1], [x, y])
     sp.solveset(x**2 - 2, x, domain=sp.S.Reals)
     sp.diff(sp.exp(x) * sp.log(x), x)
     sp.integrate(x**2 + 1 / x, (x, 1, 2))
-    sp.integrate(sp.exp(-x) * x, x)
+    for integrand in (sp.exp(-x) * x, sp.log(x), sp.sin(x) * sp.cos(x), 1 / (1 + x**2)):
+        sp.integrate(integrand, x)
     sp.limit(sp.sin(x) / x, x, 0)
     sp.series(sp.exp(x), x, 0, 3)
     sp.summation(n, (n, 1, 5))

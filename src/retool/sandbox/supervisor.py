@@ -214,7 +214,7 @@ class Supervisor:
                 "reason": verdict.reason,
                 "stdout": execution.stdout.text(),
                 "stderr": execution.stderr.text(),
-                "exit_code": os.waitstatus_to_exitcode(account["status"]),
+                "exit_code": _exit_code(verdict, account["status"]),
                 "cpu_s": account["cpu_s"],
                 "wall_s": ended_at - execution.started_at,
                 "queue_s": execution.started_at - execution.queued_at,
@@ -304,6 +304,12 @@ class Supervisor:
                     os.waitpid(zygote.pid, 0)
                     break
                 time.sleep(0.002)
+
+
+def _exit_code(verdict: Verdict, status: int) -> int:
+    """What Python itself would have ended with: 1 after an exception, minus the signal that killed it."""
+    code = os.waitstatus_to_exitcode(status)
+    return 1 if code > 0 and verdict.status in ("error", "memory_limit") else code
 
 
 def _out_of_memory_kills() -> int:

@@ -21,6 +21,7 @@ from retool.sandbox.preload import PRELOADS
 _CONTROL = 0
 _LARGEST_BATCH = 64
 _DESCRIPTORS_PER_SPAWN = 3
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # Linux only
 
 
 class Zygote:
@@ -59,7 +60,7 @@ class Zygote:
     def _receive(self) -> bool:
         """Handle what the supervisor sent; False when it has hung up."""
         data, descriptors, _, _ = socket.recv_fds(
-            self._control, 65536, _LARGEST_BATCH * _DESCRIPTORS_PER_SPAWN, socket.MSG_CMSG_CLOEXEC
+            self._control, 65536, _LARGEST_BATCH * _DESCRIPTORS_PER_SPAWN, _CLOSE_ON_EXEC
         )
         if not data:
             return False

@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from retool.config.schema import Config
-from retool.data.jsonl import write_jsonl
 from retool.errors import RetoolError, UsageError
+from retool.files import publish
 from retool.grading import Grader, extract_answer
 from retool.sandbox import Sandbox
 from retool.traces import Draft, Execution, Rejection, complete, rewrite, text_trace, verify
@@ -60,14 +60,14 @@ async def synthesize(config: Config, rows: Sequence[tuple[Problem, str | None]],
             f"no trace was accepted of {report.sources} solutions; {count} were rejected because {reason.meaning}, "
             f"such as {example['id']}: {example['detail']}"
         )
-    out_dir.mkdir(parents=True, exist_ok=True)
-    write_jsonl(out_dir / "traces.jsonl", (trace.to_json() for trace in traces))
-    write_jsonl(out_dir / "text_traces.jsonl", (trace.to_json() for trace in texts))
-    (out_dir / "report.json").write_text(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n", "utf-8")
-    (out_dir / "README.md").write_text(data_card(report), "utf-8")
+    publish(out_dir / "traces.jsonl", _lines(traces))
+    publish(out_dir / "text_traces.jsonl", _lines(texts))
+    publish(out_dir / "report.json", json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
+    publish(out_dir / "README.md", data_card(report))
     return report
 
 
+IsCorrect = Callable[[list[str], str], bool]
 Outcome = tuple[Trace, Trace] | Rejection  # the trace of the mixed set and its twin in text, or why there is none
 
 
@@ -82,26 +82,9 @@ async def _outcomes(config: Config, rows: Sequence[tuple[Problem, str | None]]) 
 
     async def outcome(problem: Problem, solution: str | None) -> Outcome:
         async with slots:
-            result = await _trace(problem, solution)
+            result = await _trace(config, problem, solution, sandbox, is_correct)
         progress.advance(task)
         return result
-
-    async def _trace(problem: Problem, solution: str | None) -> Outcome:
-        with_code = _draw(config.seed, problem.id) < config.synth.code_share
-        draft = rewrite(problem, solution) if with_code else None
-        if isinstance(draft, Rejection):
-            return draft
-        text = text_trace(problem, solution)
-        if isinstance(text, Trace):
-            text = verify(text, is_correct)
-        if isinstance(text, Rejection):
-            return text  # the text-only arm is to have the same problems, so both must stand
-        if draft is None:
-            return text, text
-        trace = complete(draft, await _execute(sandbox, draft, config.seed))
-        if isinstance(trace, Trace):
-            trace = verify(trace, is_correct)
-        return trace if isinstance(trace, Rejection) else (trace, text)
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -110,11 +93,32 @@ async def _outcomes(config: Config, rows: Sequence[tuple[Problem, str | None]]) 
             return await asyncio.gather(*(outcome(problem, solution) for problem, solution in rows))
 
 
+async def _trace(
+    config: Config, problem: Problem, solution: str | None, sandbox: Sandbox, is_correct: IsCorrect
+) -> Outcome:
+    """Rewrite, run, verify. The text-only arm is to have the same problems, so the twin in text must stand as well."""
+    with_code = _draw(config.seed, problem.id) < config.synth.code_share
+    draft = rewrite(problem, solution) if with_code else None
+    if isinstance(draft, Rejection):
+        return draft
+    text = text_trace(problem, solution)
+    if isinstance(text, Trace):
+        text = verify(text, is_correct)
+    if isinstance(text, Rejection):
+        return text
+    if draft is None:
+        return text, text
+    trace = complete(draft, await _execute(sandbox, draft, config.seed))
+    if isinstance(trace, Trace):
+        trace = verify(trace, is_correct)
+    return trace if isinstance(trace, Rejection) else (trace, text)
+
+
 async def _execute(sandbox: Sandbox, draft: Draft, seed: int) -> list[Execution]:
     """Run the snippets of `draft` one after the other, up to the first that fails."""
     executions: list[Execution] = []
     for index, snippet in enumerate(draft.snippets):
-        result = await sandbox.run(snippet, key=_key(seed, draft.problem.id, index))
+        result = await sandbox.run(snippet, key=(seed, draft.problem.id, index))
         executions.append(Execution(result.status, result.text))
         if result.status is not CallStatus.OK:
             break
@@ -123,9 +127,9 @@ async def _execute(sandbox: Sandbox, draft: Draft, seed: int) -> list[Execution]
 
 def _draw(seed: int, problem_id: str) -> float:
     """A number in [0, 1) that depends on the seed and the problem alone, not on the rows beside it."""
-    return _key(seed, "code", problem_id) / 2**64
+    digest = hashlib.blake2b(f"{seed}/{problem_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") / 2**64
 
 
-def _key(*names: str | int) -> int:
-    digest = hashlib.blake2b("\x1f".join(map(str, names)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
+def _lines(traces: Sequence[Trace]) -> str:
+    return "".join(json.dumps(trace.to_json(), ensure_ascii=False) + "\n" for trace in traces)

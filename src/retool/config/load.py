@@ -1,0 +1,201 @@
+"""From a preset's name or a YAML file, plus dotted overrides, to a checked config.
+
+Later layers win: defaults < preset < file < overrides. Every error is one sentence that names the key, the value and
+what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from retool.config.base import Section
+from retool.errors import UsageError
+
+SchemaT = TypeVar("SchemaT", bound=Section)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which `2e-6` is a number (YAML 1.1 wants `2.0e-6`) and only true and false are booleans."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(inf|nan))$"),
+    list("-+0123456789."),
+)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false|True|False)$"), list("tTfF"))
+
+
+def presets() -> list[str]:
+    """Names of the presets that come with the package."""
+    folder = resources.files("retool.config") / "presets"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_config(schema: type[SchemaT], source: str | None = None, overrides: Sequence[str] = ()) -> SchemaT:
+    """Load and check a config. `source` is a preset's name or the path of a YAML file (which may start from a preset
+    with a top-level `preset: NAME`); `overrides` are `dotted.key=value`, the value read as YAML. Raises UsageError."""
+    values = _read_source(schema, source) if source else {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise UsageError(f"an override has the form key=value, such as rl.steps=20; found {override!r}")
+        _check_keys(schema, _nest(key, None), "the command line")
+        values = _merge(values, _nest(key, _parse(text, f"the value of {key}")))
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(_explain(error.errors()[0])) from None
+
+
+def dump_config(config: Section) -> str:
+    """The resolved config as YAML; loading it gives the same config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def leaf_keys(schema: type[BaseModel]) -> list[str]:
+    """Dotted names of all settings."""
+    return [key for key, is_leaf in _keys(schema) if is_leaf]
+
+
+def _keys(schema: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, bool]]:
+    for name, field in schema.model_fields.items():
+        section = _section(field.annotation)
+        yield prefix + name, section is None
+        if section is not None:
+            yield from _keys(section, f"{prefix}{name}.")
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _read_source(schema: type[Section], source: str) -> dict[str, Any]:
+    if source in presets():
+        return _read_yaml((resources.files("retool.config") / "presets" / f"{source}.yaml").read_text(), source)
+    path = Path(source)
+    if not path.is_file():
+        hint = f"there is no preset and no file {source!r}; presets are {', '.join(presets())}"
+        close = difflib.get_close_matches(source, presets(), 1)
+        raise UsageError(hint + (f"; did you mean {close[0]!r}?" if close else ""))
+    values = _read_yaml(path.read_text(encoding="utf-8"), source)
+    preset = values.pop("preset", None)
+    _check_keys(schema, values, source)
+    if preset is None:
+        return values
+    if preset not in presets():
+        raise UsageError(f"{source} starts from the unknown preset {preset!r}; presets are {', '.join(presets())}")
+    return _merge(_read_source(schema, preset), values)
+
+
+def _read_yaml(text: str, name: str) -> dict[str, Any]:
+    values = _parse(text, name)
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UsageError(f"{name} must hold settings as `key: value`, found {type(values).__name__}")
+    return values
+
+
+def _parse(text: str, name: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 — a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UsageError(f"{name}{where} is not valid YAML: {getattr(error, 'problem', None) or error}") from None
+
+
+def _nest(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _check_keys(schema: type[BaseModel], values: Mapping[str, Any], where: str, prefix: str = "") -> None:
+    """Unknown keys are found here, over the whole file, so that the message can say where and name the nearest one."""
+    for name, value in values.items():
+        if name not in schema.model_fields:
+            if isinstance(value, dict) and len(value) == 1:  # an override such as rl.optim.lr=1: show all of the key
+                name = f"{name}.{next(iter(value))}"
+            raise UsageError(_unknown(f"{prefix}{name}", where))
+        section = _section(schema.model_fields[name].annotation)
+        if section is not None and isinstance(value, dict):
+            _check_keys(section, value, where, f"{prefix}{name}.")
+        elif isinstance(value, dict) and where == "the command line" and _takes_no_mapping(schema, name):
+            raise UsageError(_unknown(f"{prefix}{name}.{next(iter(value))}", where))
+
+
+def _takes_no_mapping(schema: type[BaseModel], name: str) -> bool:
+    annotation = schema.model_fields[name].annotation
+    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    return not any(typing.get_origin(option) is dict for option in options)
+
+
+def _unknown(key: str, where: str) -> str:
+    from retool.config.schema import Config
+
+    known = [name for name, _ in _keys(Config)]
+    last = key.rsplit(".", 1)[-1]
+    by_leaf = [name for name in known if name.rsplit(".", 1)[-1] == last]
+    close = difflib.get_close_matches(key, by_leaf or known, 1, cutoff=0.0 if by_leaf else 0.5)
+    advice = f"; did you mean {close[0]!r}?" if close else f"; sections are {', '.join(Config.model_fields)}"
+    return f"unknown config key {key!r} in {where}{advice}"
+
+
+_EXPECTED = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "dict_type": "a mapping",
+    "model_type": "a section with settings of its own",
+    "model_attributes_type": "a section with settings of its own",
+    "tuple_type": "a list",
+    "finite_number": "a finite number",
+}
+_BOUNDS = {
+    "greater_than": ("gt", "greater than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+
+
+def _explain(error: ErrorDetails) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    kind, found, context = error["type"], error["input"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return _unknown(key, "the config")
+    if kind in _BOUNDS:
+        name, words = _BOUNDS[kind]
+        expected = f"{words} {context[name]}"
+    elif kind == "literal_error":
+        expected = f"one of {context['expected']}"
+    else:
+        expected = _EXPECTED.get(kind, error["msg"])
+    return f"{key} must be {expected}, found {found!r}"

@@ -1,0 +1,131 @@
+"""A run is a folder: its config, its numbers, its trajectories and its checkpoints.
+
+    config.yaml         the resolved config          environment.json    versions, machine, isolation
+    metrics.jsonl       one row a step, no clock     timings.jsonl       seconds of the same steps
+    trajectories/       step-N.jsonl, what update N learned from, with step-N.learner.npz beside it
+    eval/               step-N.jsonl, the watched held-out problems answered by checkpoint N
+    checkpoints/        step-N/, a Hugging Face folder each
+
+Run again with the same config, a command goes on from the last checkpoint: what was written after it is dropped and
+computed anew, so that metrics have neither gaps nor duplicates.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import retool
+from retool.config.load import dump_config
+from retool.config.schema import Config
+from retool.errors import UsageError
+from retool.files import cannot_write, publish
+from retool.types import Trajectory
+
+
+class RunFolder:
+    """The folder of one training run (`retool sft`, `retool rl`)."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.trajectories = path / "trajectories"
+        self.evaluations = path / "eval"
+        self.metrics = path / "metrics.jsonl"
+        self.timings = path / "timings.jsonl"
+
+    def open(self, config: Config, environment: Mapping[str, Any]) -> None:
+        """Make the folder, or check that the run in it has the same config. Raises UsageError if it has another."""
+        resolved, existing = dump_config(config), self.path / "config.yaml"
+        if existing.exists() and (found := existing.read_text(encoding="utf-8")) != resolved:
+            changed = next(
+                (f"{old.strip()!r} there, {new.strip()!r} now")
+                for old, new in zip(found.splitlines() + [""], resolved.splitlines() + [""], strict=False)
+                if old != new
+            )
+            raise UsageError(
+                f"{self.path} holds a run with another config ({changed}); name another --out, or delete that folder"
+            )
+        publish(existing, resolved)
+        publish(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
+        for folder in (self.checkpoints, self.trajectories, self.evaluations):
+            folder.mkdir(exist_ok=True)
+
+    def rewind(self, step: int) -> None:
+        """Drop what was recorded after `step`: it will be computed again."""
+        for path in (self.metrics, self.timings):
+            if path.exists():
+                kept = [row for row in read_rows(path) if row["step"] <= step]
+                publish(path, "".join(json.dumps(row) + "\n" for row in kept))
+        for path in [*self.trajectories.glob("step-*"), *self.evaluations.glob("step-*")]:
+            if int(path.name.removeprefix("step-").split(".")[0]) > step:
+                path.unlink()
+
+    def log(self, step: int, metrics: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
+        """Append a step's row to metrics.jsonl and to timings.jsonl."""
+        for path, row in ((self.metrics, metrics), (self.timings, seconds)):
+            try:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"step": step, **row}) + "\n")
+            except OSError as error:
+                raise cannot_write(path, error) from error
+
+    def write_trajectories(self, step: int, trajectories: Iterable[Trajectory]) -> Path:
+        return write_trajectories(self.trajectories / f"step-{step}.jsonl", trajectories)
+
+    def write_evaluation(self, step: int, trajectories: Iterable[Trajectory]) -> Path:
+        return write_trajectories(self.evaluations / f"step-{step}.jsonl", trajectories)
+
+    def read_evaluations(self) -> dict[int, list[Trajectory]]:
+        """The evaluations during training, by step."""
+        return _by_step(self.evaluations)
+
+    def read_trajectories(self) -> dict[int, list[Trajectory]]:
+        """The rollouts of training, by step."""
+        return _by_step(self.trajectories)
+
+
+def _by_step(folder: Path) -> dict[int, list[Trajectory]]:
+    found = sorted((int(path.stem.removeprefix("step-")), path) for path in folder.glob("step-*.jsonl"))
+    return {step: list(read_trajectories(path)) for step, path in found}
+
+
+def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> Path:
+    """One JSON object a line, the file as a whole or not at all."""
+    publish(path, "".join(json.dumps(trajectory.to_json()) + "\n" for trajectory in trajectories))
+    return path
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a log; a last line that a kill cut short is left out."""
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n"):
+            yield json.loads(line)
+
+
+def read_trajectories(path: Path) -> Iterator[Trajectory]:
+    """The trajectories of a JSONL file. Raises UsageError naming the line that is none."""
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield Trajectory.from_json(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise UsageError(f"{path}:{number} is not a trajectory: {error}") from error
+
+
+def environment(**facts: Any) -> dict[str, Any]:
+    """Versions and machine, with further `facts`, for environment.json."""
+    versions = {name: metadata.version(name) for name in ("torch", "transformers", "tokenizers", "numpy", "sympy")}
+    return {
+        "retool": retool.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+        **facts,
+    }

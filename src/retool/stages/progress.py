@@ -1,0 +1,59 @@
+"""What a stage says while it works: a live line on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from retool.types import Trajectory
+
+console = Console(stderr=True, highlight=False)
+
+_LOG_SECONDS = 15.0  # between two lines where there is no terminal
+
+
+class Progress:
+    """Counts the steps of a stage; `with Progress("RL", steps) as progress`."""
+
+    def __init__(self, name: str, steps: int, done: int = 0):
+        self._name, self._steps, self._done = name, steps, done
+        self._began = self._logged = time.monotonic()
+        columns = TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn()
+        self._bar = Bar(*columns, TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal)
+        self._steps_task = self._bar.add_task(name, total=steps, completed=done, note="")
+        self._rollout_task = self._bar.add_task("  rollout", total=1, visible=False, note="")
+        self._tokens = self._calls = 0
+        self._rollout_began = 0.0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object | TracebackType) -> None:
+        self._bar.stop()
+        if kind is None and not console.is_terminal:
+            console.print(f"{self._name}: done, {time.monotonic() - self._began:.0f} s")
+
+    def begin_rollout(self, trajectories: int) -> None:
+        self._tokens, self._calls, self._rollout_began = 0, 0, time.monotonic()
+        self._bar.reset(self._rollout_task, total=trajectories, visible=True, note="")
+
+    def trajectory_done(self, trajectory: Trajectory) -> None:
+        self._tokens += trajectory.tokens()
+        self._calls += len(trajectory.calls)
+        seconds = max(1e-9, time.monotonic() - self._rollout_began)
+        note = f"{self._tokens / seconds:,.0f} tokens/s, {self._calls / seconds:,.0f} calls/s"
+        self._bar.update(self._rollout_task, advance=1, note=note)
+
+    def step_done(self, note: str = "") -> None:
+        self._done += 1
+        self._bar.update(self._steps_task, advance=1, note=note)
+        now = time.monotonic()
+        if not console.is_terminal and (now - self._logged > _LOG_SECONDS or self._done == self._steps):
+            self._logged = now
+            console.print(f"{self._name}: {self._done}/{self._steps}  {note}")

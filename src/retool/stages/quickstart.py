@@ -1,0 +1,216 @@
+"""ReTool in miniature, with nothing faked: problems → traces → cold start → RL → evaluation → analysis → report.
+
+Two arms learn from the same problems with the same numbers of traces, steps and rollouts: ReTool, which may call the
+interpreter, and text-only, which calculates by hand. Every phase leaves its result in the run's folder, and a phase
+that is there already is not computed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retool.analysis import curves
+from retool.config.load import dump_config
+from retool.config.schema import Config
+from retool.data.jsonl import read_jsonl, write_jsonl
+from retool.errors import UsageError
+from retool.files import publish
+from retool.learner.policy import load_policy, parameter_count
+from retool.protocol import make_protocol
+from retool.reporting import Example, Report, System, save_chart_png, terminal_table, write_report
+from retool.runs import RunFolder, read_rows, read_trajectories
+from retool.stages.eval import run_eval
+from retool.stages.progress import console
+from retool.stages.rl import run_rl
+from retool.stages.sft import read_traces, run_sft
+from retool.stages.sources import load_split
+from retool.stages.synth import synthesize
+from retool.types import Trajectory
+
+RETOOL, TEXT_ONLY = "ReTool", "text-only"
+SYSTEMS = {
+    "cold_start": ("cold start", "ReTool before RL"),
+    "retool": (RETOOL, "after RL with the interpreter"),
+    "text_only": (TEXT_ONLY, "same problems, traces, steps and rollouts, no interpreter"),
+    "retool_without_interpreter": ("ReTool, no interpreter", "the opening of a call is never sampled"),
+}
+_SUMMARY_KEYS = ("accuracy", "ci95", "problems", "samples", "truncated", "code_ratio", "code_pass_rate", "families")
+
+
+def run_quickstart(config: Config, out: Path) -> dict[str, Any]:
+    """All of it; returns what `summary.json` holds. Run again, it goes on where it was stopped."""
+    phases = _Phases(out, config)
+    text_config = config.model_copy(update={"protocol": config.protocol.model_copy(update={"name": "text"})})
+    rows, heldout = load_split(config)
+    problems = [problem for problem, _ in rows]
+
+    traces, text_traces = out / "synth" / "traces.jsonl", out / "synth" / "text_traces.jsonl"
+    phases.run("synthesis", text_traces, lambda: asyncio.run(synthesize(config, rows, out / "synth")))
+
+    checkpoints = {}
+    for arm, folder, arm_config, arm_traces in (
+        (RETOOL, out / "retool", config, traces),
+        (TEXT_ONLY, out / "text_only", text_config, text_traces),
+    ):
+        cold = folder / "sft" / "checkpoints" / f"step-{config.sft.steps}"
+        phases.run(f"sft_{folder.name}", cold, lambda c=arm_config, t=arm_traces, f=folder: run_sft(c, t, f / "sft"))
+        started = _with_model(arm_config, cold)
+        trained = folder / "rl" / "checkpoints" / f"step-{config.rl.steps}"
+        phases.run(
+            f"rl_{folder.name}",
+            trained,
+            lambda c=started, f=folder, a=arm: asyncio.run(run_rl(c, problems, heldout, f / "rl", a)),
+        )
+        checkpoints[folder.name] = cold, trained
+
+    without = config.model_copy(update={"eval": config.eval.model_copy(update={"interpreter": "off"})})
+    evaluations = {
+        "cold_start": (config, checkpoints["retool"][0]),
+        "retool": (config, checkpoints["retool"][1]),
+        "text_only": (text_config, checkpoints["text_only"][1]),
+        "retool_without_interpreter": (without, checkpoints["retool"][1]),
+    }
+    for name, (eval_config, checkpoint) in evaluations.items():
+        phases.run(
+            f"evaluation_{name}",
+            out / "eval" / name / "results.json",
+            lambda c=_with_model(eval_config, checkpoint), n=name: asyncio.run(run_eval(c, heldout, out / "eval" / n, n)),
+        )
+    results = {name: json.loads((out / "eval" / name / "results.json").read_text("utf-8")) for name in SYSTEMS}
+    summary = phases.totals() | {
+        "steps": {"sft": config.sft.steps, "rl": config.rl.steps},
+        "seed": config.seed,
+        "token_limit": _token_limit(config, text_config, checkpoints["text_only"][0], text_traces),
+        **{name: {key: result[key] for key in _SUMMARY_KEYS} for name, result in results.items()},
+    }
+    publish(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+    report = _report(config, out, summary, checkpoints)
+    write_report(out / "report.html", report)
+    save_chart_png(out / "report.png", report)
+    console.print(terminal_table(report.systems, f"{summary['retool']['problems']} held-out problems"))
+    console.print(f"{_verdict(summary)}\nreport: {out / 'report.html'}")
+    return summary
+
+
+def _with_model(config: Config, checkpoint: Path) -> Config:
+    return config.model_copy(update={"model": config.model.model_copy(update={"path": str(checkpoint)})})
+
+
+def _token_limit(config: Config, text_config: Config, checkpoint: Path, text_traces: Path) -> dict[str, float]:
+    """The budget of a response beside the 99th percentile of the text arm's traces: the limit must not be what keeps
+    text-only down. Raises UsageError if it is lower."""
+    _, tokenizer = load_policy(config.model.model_copy(update={"path": str(checkpoint)}))
+    protocol = make_protocol(text_config.protocol, tokenizer)
+    lengths = [len(protocol.render(trace).response_ids) for trace in read_traces(text_traces)]
+    percentile = float(np.percentile(lengths, 99))
+    if percentile > config.rollout.max_tokens:
+        raise UsageError(
+            f"the text traces need {percentile:.0f} tokens (99th percentile), more than rollout.max_tokens="
+            f"{config.rollout.max_tokens}: raise it, or text-only is judged by the limit"
+        )
+    return {"max_tokens": config.rollout.max_tokens, "text_traces_p99": percentile}
+
+
+def _report(config: Config, out: Path, summary: dict[str, Any], checkpoints: dict[str, tuple[Path, Path]]) -> Report:
+    runs = {RETOOL: RunFolder(out / "retool" / "rl"), TEXT_ONLY: RunFolder(out / "text_only" / "rl")}
+    rows = []
+    for arm, run in runs.items():
+        evaluations = run.read_evaluations()
+        rows += curves(evaluations, arm)
+        for step, trajectories in evaluations.items():
+            accuracy = sum(trajectory.correct for trajectory in trajectories) / len(trajectories)
+            rows.append({"arm": arm, "step": step, "metric": "accuracy", "value": accuracy})
+        for row in read_rows(run.metrics):
+            rows += [{"arm": arm, "step": row["step"], "metric": m, "value": row[m]} for m in ("reward", "entropy")]
+    model, _ = load_policy(config.model.model_copy(update={"path": str(checkpoints["retool"][1])}))
+    environment = json.loads((runs[RETOOL].path / "environment.json").read_text("utf-8"))
+    facts = {
+        "seed": config.seed,
+        "model": f"{parameter_count(model):,} parameters, from scratch",
+        "cold-start traces": f"{sum(1 for _ in read_jsonl(out / 'synth' / 'traces.jsonl'))} an arm",
+        "SFT": f"{config.sft.steps} steps of {config.sft.batch_size} traces, each arm",
+        "RL": f"{config.rl.steps} steps of {config.rl.prompts} × {config.rl.samples} responses, each arm",
+        "computing": f"{summary['seconds']:.0f} s ({summary['cpu_seconds']:.0f} CPU s)",
+        "sandbox": str((environment.get("isolation") or {}).get("profile", "")),
+        "versions": ", ".join(f"{name} {version}" for name, version in environment["versions"].items()),
+    }
+    return Report(
+        title="ReTool in miniature",
+        summary=_verdict(summary),
+        facts={name: fact for name, fact in facts.items() if fact != ""},
+        systems=[System.from_json(label, summary[name], note) for name, (label, note) in SYSTEMS.items()],
+        curves=rows,
+        examples=_examples(runs, out, checkpoints),
+    )
+
+
+def _verdict(summary: dict[str, Any]) -> str:
+    accuracy = {name: summary[name]["accuracy"] for name in SYSTEMS}
+    return (
+        f"A model that learned when and how to call Python solves {accuracy['retool']:.0%} of the held-out problems, up "
+        f"from {accuracy['cold_start']:.0%} after its cold start; one trained the same way without an interpreter "
+        f"solves {accuracy['text_only']:.0%}."
+    )
+
+
+def _examples(runs: dict[str, RunFolder], out: Path, checkpoints: dict[str, tuple[Path, Path]]) -> list[Example]:
+    """A dozen trajectories from different stages, right and wrong ones, chosen by position and not by looks."""
+    chosen: list[tuple[str, Trajectory]] = []
+    for arm, run in runs.items():
+        by_step = run.read_trajectories()
+        steps = sorted({min(by_step), sorted(by_step)[len(by_step) // 2], max(by_step)})
+        for step in steps:
+            chosen += [(f"{arm}, RL step {step}", t) for t in _one_right_one_wrong(by_step[step])]
+    samples = list(read_trajectories(out / "eval" / "retool_without_interpreter" / "samples.jsonl"))
+    chosen += [("ReTool, interpreter off", t) for t in _one_right_one_wrong(samples)]
+    tokenizers = {arm: load_policy_tokenizer(paths[0]) for arm, paths in zip(runs, checkpoints.values(), strict=True)}
+    return [
+        Example(stage, t, tokenizers[TEXT_ONLY if t.arm == TEXT_ONLY else RETOOL].decode(t.prompt_ids)) for stage, t in chosen
+    ]
+
+
+def _one_right_one_wrong(trajectories: list[Trajectory]) -> list[Trajectory]:
+    first = {correct: next((t for t in trajectories if t.correct is correct), None) for correct in (True, False)}
+    return [trajectory for trajectory in first.values() if trajectory is not None]
+
+
+class _Phases:
+    """Runs each phase once and keeps account of its time in `phases.json`, over interruptions between phases."""
+
+    def __init__(self, out: Path, config: Config):
+        self._path = out / "phases.json"
+        resolved, existing = dump_config(config), out / "config.yaml"
+        if existing.exists() and existing.read_text("utf-8") != resolved:
+            raise UsageError(f"{out} holds a quickstart with another config; name another --out, or delete that folder")
+        publish(existing, resolved)
+        self._done: dict[str, dict[str, float]] = json.loads(self._path.read_text("utf-8")) if self._path.exists() else {}
+
+    def run(self, name: str, result: Path, work: Callable[[], Any]) -> None:
+        """Do `work` unless `result` is there and the phase is on record."""
+        if name in self._done and result.exists():
+            return
+        began, cpu = time.perf_counter(), _cpu_seconds()
+        work()
+        self._done[name] = {"seconds": time.perf_counter() - began, "cpu_seconds": _cpu_seconds() - cpu}
+        publish(self._path, json.dumps(self._done, indent=2) + "\n")
+
+    def totals(self) -> dict[str, Any]:
+        return {
+            "seconds": round(sum(phase["seconds"] for phase in self._done.values()), 1),
+            "cpu_seconds": round(sum(phase["cpu_seconds"] for phase in self._done.values()), 1),
+            "seconds_by_phase": {name: round(phase["seconds"], 1) for name, phase in self._done.items()},
+        }
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of the children that it has waited for, such as the sandbox's supervisor with all its own."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)

@@ -1,0 +1,119 @@
+"""Supervised fine-tuning on cold-start traces: the model learns that, and how, code can be called."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from retool.config.schema import Config
+from retool.data.jsonl import read_jsonl
+from retool.errors import UsageError
+from retool.learner.batching import Example
+from retool.learner.checkpoint import drop_old_states, latest_resumable, load_state, save_checkpoint
+from retool.learner.logprobs import check_head
+from retool.learner.optimizer import Optimizer
+from retool.learner.policy import create_model, load_policy
+from retool.learner.sft import sft_step
+from retool.learner.tokenizer import train_tokenizer
+from retool.protocol import make_protocol
+from retool.runs import RunFolder, environment
+from retool.stages.progress import Progress, console
+from retool.stages.workbench import prepare_torch
+from retool.types import Kind, Trace
+
+
+def run_sft(config: Config, traces_path: Path, out: Path) -> Path:
+    """Train on the traces of a JSONL file; returns the last checkpoint. Goes on where a run in `out` stopped."""
+    run = RunFolder(out)
+    traces = read_traces(traces_path)
+    run.open(config, environment(traces=len(traces)))
+    prepare_torch(config)
+
+    resumed = latest_resumable(run.checkpoints)
+    model, tokenizer = _policy(config, traces, resumed)
+    check_head(model)
+    examples = make_examples(config, tokenizer, model, traces)
+    sft = config.sft
+    steps = sft.steps or max(1, sft.epochs * len(examples) // sft.batch_size)
+    optimizer = Optimizer([model], sft, steps)
+    first = 0
+    if resumed:
+        state = load_state(resumed)
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["step"]
+    run.rewind(first)
+
+    with Progress(f"SFT ({config.protocol.name})", steps, first) as progress:
+        for step in range(first, steps):
+            began = time.perf_counter()
+            batch = _draw(examples, sft.batch_size, config.seed, step)
+            metrics = sft_step(model, optimizer, batch, tokenizer.pad_token_id or 0, sft.micro_batch_tokens)
+            run.log(step + 1, metrics, {"seconds": time.perf_counter() - began})
+            progress.step_done(f"loss {metrics['loss']:.3f}")
+            if (step + 1) % sft.save_every == 0 or step + 1 == steps:
+                save_checkpoint(run.checkpoints, step + 1, model, tokenizer, {"optimizer": optimizer.state_dict()})
+                drop_old_states(run.checkpoints, 1)
+    return run.checkpoints / f"step-{steps}"
+
+
+def read_traces(path: Path) -> list[Trace]:
+    """The traces of a JSONL file. Raises UsageError for a missing or empty file and for a row that is no trace."""
+    traces = []
+    for number, row in read_jsonl(path):
+        try:
+            traces.append(Trace.from_json(row))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path}:{number} is not a trace: {error}; `retool synth` makes traces") from error
+    if not traces:
+        raise UsageError(f"{path} holds no traces; `retool synth` makes some")
+    return traces
+
+
+def make_examples(
+    config: Config, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel, traces: Sequence[Trace]
+) -> list[Example]:
+    """Traces as ids with the model's tokens marked. Those longer than the model's context are left out, with a word."""
+    protocol = make_protocol(config.protocol, tokenizer)
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or float("inf")
+    examples = []
+    for trace in traces:
+        rendered = protocol.render(trace)
+        mask = [False] * len(rendered.prompt_ids) + rendered.model_mask
+        examples.append(Example(rendered.prompt_ids + rendered.response_ids, mask))
+    fitting = [example for example in examples if len(example) <= context]
+    if len(fitting) < len(examples):
+        console.print(f"{len(examples) - len(fitting)} traces are longer than the model's context of {context}: left out")
+    if not fitting:
+        raise UsageError(f"no trace fits into the model's context of {context} tokens")
+    return fitting
+
+
+def _policy(
+    config: Config, traces: Sequence[Trace], resumed: Path | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """The resumed checkpoint, the configured model, or a new one with a tokenizer learned from the traces."""
+    if resumed:
+        return load_policy(config.model.model_copy(update={"path": str(resumed)}))
+    if config.model.path:
+        return load_policy(config.model)
+    tokenizer = train_tokenizer(map(_text, traces), config.model.vocabulary)
+    return create_model(config.model, tokenizer, config.seed), tokenizer
+
+
+def _text(trace: Trace) -> str:
+    marks = {Kind.TEXT: "{}", Kind.CODE: "\n<code>\n{}\n</code>", Kind.RESULT: "\n<interpreter>\n{}\n</interpreter>\n"}
+    return trace.problem.text + "\n" + "".join(marks[s.kind].format(s.text) for s in trace.segments)
+
+
+def _draw(examples: Sequence[Example], count: int, seed: int, step: int) -> list[Example]:
+    """The examples of one step; every pass has an order of its own, a function of the seed alone."""
+    drawn = []
+    for position in range(step * count, (step + 1) * count):
+        epoch, place = divmod(position, len(examples))
+        order = np.random.default_rng([seed, epoch]).permutation(len(examples))
+        drawn.append(examples[int(order[place])])
+    return drawn
