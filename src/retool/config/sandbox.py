@@ -28,7 +28,7 @@ class SandboxConfig(Limits):
     """The limits that hold unless a call brings its own, and the size and strength of the sandbox."""
 
     workers: int | None = Field(default=None, ge=1, le=1024)
-    """Executions at the same time. null: half of the cores, which leaves the other half to a learner."""
+    """Executions at the same time. null: as many as half of the cores, so that a learner has room, but at least 2."""
 
     allow_weak: bool = False
     """Run even where the system cannot contain the code (no seccomp or no Landlock: old kernels, macOS)."""

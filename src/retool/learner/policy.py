@@ -8,8 +8,12 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
+from transformers.utils import logging as transformers_logging
+
 from retool.config.schema import ModelConfig
 from retool.errors import UsageError
+
+transformers_logging.disable_progress_bar()  # a stage shows its own
 
 
 class ValueHead(nn.Module):
@@ -45,14 +49,18 @@ def load_policy(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokeniz
         raise UsageError(
             f"no causal language model could be loaded from {config.path!r} (taken as a {kind}): {_first_line(error)}"
         ) from error
+    return model.to(pick_device(config)), load_tokenizer(config.path, config.trust_remote_code)
+
+
+def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
+    """The tokenizer beside a model. Raises UsageError if there is none."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(config.path, trust_remote_code=config.trust_remote_code)
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
-            f"{config.path!r} has no tokenizer: {_first_line(error)}; save one beside the model with "
+            f"{str(path)!r} has no tokenizer: {_first_line(error)}; save one beside the model with "
             "tokenizer.save_pretrained"
         ) from error
-    return model.to(pick_device(config)), tokenizer
 
 
 def create_model(config: ModelConfig, tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:

@@ -233,7 +233,7 @@ class Engine(Sampler):
         logits_NV = logits_RV[rows_N].float()
         for n, request in enumerate(requests):
             if request.params.forbid is not None and len(banned := request.params.forbid(request.out)):
-                logits_NV[n, torch.as_tensor(banned, device=logits_NV.device)] = -torch.inf
+                logits_NV[n, torch.tensor(banned, device=logits_NV.device)] = -torch.inf
         configs = {request.params.config for request in requests}
         for config in configs:  # one, as a rule
             chosen = [n for n, request in enumerate(requests) if request.params.config == config]

@@ -56,7 +56,7 @@ class Sandbox:
     @property
     def workers(self) -> int:
         """How many executions run at the same time."""
-        return self.config.workers or max(1, _cores() // 2)
+        return self.config.workers or max(2, _cores() // 2)
 
     @property
     def isolation(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Everything that lasts is done once, in the zygote; a child only takes away what 
 """
 
 import _socket
+import functools
 import os
 import resource
 import signal
@@ -23,6 +24,7 @@ _SYSTEM_FILES = ("/usr/share/zoneinfo", "/etc/localtime", "/dev/urandom", "/dev/
 
 _THREAD_STACK_BYTES = 8 * MIB
 _OPEN_FILES = 64
+_ANY_PID = 0x7EDCBA98  # larger than any pid, and no other operand of the filter
 _FORBIDDEN = {"files": 1, "network": 2, "processes": 4, "signals": 8}
 """What a contained process must not reach, and the bits by which the self-test reports that it cannot."""
 
@@ -75,7 +77,17 @@ def lock_child(parent: int, filtered: bool) -> None:
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
     if filtered:
-        seccomp.install(seccomp.lock(linux.MACHINE, os.getpid()))
+        seccomp.install(_lock_of(os.getpid()))
+
+
+def _lock_of(pid: int) -> bytes:
+    """The assembled filter of child `pid`; all but the number is prepared before the fork."""
+    return _lock_template().replace(_ANY_PID.to_bytes(4, sys.byteorder), pid.to_bytes(4, sys.byteorder))
+
+
+@functools.cache
+def _lock_template() -> bytes:
+    return seccomp.assemble(seccomp.lock(linux.MACHINE, _ANY_PID))
 
 
 def describe_isolation(isolation: dict[str, Any]) -> str:
@@ -167,7 +179,7 @@ def _install_allowlist() -> bool:
     if linux.MACHINE not in syscalls.NUMBERS:
         return False
     try:
-        seccomp.install(seccomp.allowlist(linux.MACHINE))
+        seccomp.install(seccomp.assemble(seccomp.allowlist(linux.MACHINE)))
     except OSError:
         return False
     return True
@@ -176,6 +188,8 @@ def _install_allowlist() -> bool:
 def _self_test(filtered: bool) -> list[str]:
     """Fork a child, lock it like any other, and return the names of what it was refused."""
     parent = os.getpid()
+    if filtered:
+        _lock_template()  # prepared here, inherited by every child
     child = os.fork()
     if child == 0:
         refused = 0  # nothing is known to be refused, should this fail

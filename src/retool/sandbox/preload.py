@@ -102,7 +102,7 @@ def _warm_sympy() -> None:
     sp.solveset(x**2 - 2, x, domain=sp.S.Reals)
     sp.diff(sp.exp(x) * sp.log(x), x)
     sp.integrate(x**2 + 1 / x, (x, 1, 2))
-    for integrand in (sp.exp(-x) * x, sp.log(x), sp.sin(x) * sp.cos(x), 1 / (1 + x**2)):
+    for integrand in (sp.exp(-x) * x, sp.log(x), x**2 * sp.cos(2 * x), sp.exp(x) * sp.sin(x), 1 / (1 + x**2)):
         sp.integrate(integrand, x)
     sp.limit(sp.sin(x) / x, x, 0)
     sp.series(sp.exp(x), x, 0, 3)

@@ -18,6 +18,8 @@ _EPERM, _ENOSYS = 1, 38
 # struct seccomp_data {int nr; __u32 arch; __u64 instruction_pointer; __u64 args[6];}, little-endian
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
 
+_INSTRUCTION = struct.Struct("=HBBI")
+
 Instruction = tuple[int, int, int, int]
 """Operation, instructions to skip if true, instructions to skip if false, operand."""
 
@@ -52,11 +54,18 @@ def lock(machine: str, pid: int) -> list[Instruction]:
     return [*program, (_RETURN, 0, 0, _ALLOW)]
 
 
-def install(program: list[Instruction]) -> None:
-    """Put `program` in force for this process and its future children. Needs no_new_privs. Raises OSError."""
-    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+def assemble(program: list[Instruction]) -> bytes:
+    """`program` as the kernel reads it: `struct sock_filter` by `struct sock_filter`."""
+    return b"".join(_INSTRUCTION.pack(*instruction) for instruction in program)
+
+
+def install(code: bytes) -> None:
+    """Put an assembled program in force for this process and its future children. Needs no_new_privs.
+
+    Raises OSError.
+    """
     instructions = ctypes.create_string_buffer(code, len(code))
-    header = _Program(len(program), ctypes.addressof(instructions))
+    header = _Program(len(code) // _INSTRUCTION.size, ctypes.addressof(instructions))
     linux.prctl(linux.PR_SET_SECCOMP, linux.SECCOMP_MODE_FILTER, ctypes.addressof(header))
 
 
@@ -73,7 +82,9 @@ def _conditions(arguments: tuple[Argument, ...]) -> list[Instruction]:
     """Allow if all conditions hold, else EPERM."""
     block: list[Instruction] = []
     for index, values, mask in arguments:
-        block += [(_LOAD, 0, 0, _ARGUMENTS_AT + 8 * index), (_AND, 0, 0, mask)]
+        block.append((_LOAD, 0, 0, _ARGUMENTS_AT + 8 * index))
+        if mask != 0xFFFFFFFF:
+            block.append((_AND, 0, 0, mask))
         for position, value in enumerate(values):
             to_next_condition = len(values) - position
             block.append((_JUMP_EQUAL, to_next_condition, 0, value))

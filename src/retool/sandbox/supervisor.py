@@ -88,7 +88,7 @@ class Supervisor:
         self._client.setblocking(False)
         self._selector.register(self._client, selectors.EVENT_READ, self._receive)
         self._stop_when_client_dies()
-        self._start_zygote("light")
+        self._start_zygotes("light")
         while self._serving:
             for key, _ in self._selector.select(self._seconds_to_next_check()):
                 key.data()
@@ -150,7 +150,7 @@ class Supervisor:
         self._queues.setdefault(kind, deque()).append(execution)
         self._queued[execution.id] = execution
         if not any(zygote.kind == kind for zygote in self._zygotes):
-            self._start_zygote(kind)
+            self._start_zygotes(kind)
 
     def _cancel(self, execution_id: int) -> None:
         if queued := self._queued.pop(execution_id, None):
@@ -234,12 +234,15 @@ class Supervisor:
 
     # Zygotes
 
+    def _start_zygotes(self, kind: str) -> None:
+        for _ in range(max(1, self._workers // _WORKERS_PER_ZYGOTE)):
+            self._start_zygote(kind)
+
     def _start_zygote(self, kind: str) -> None:
-        for _ in range(max(1, self._workers // _WORKERS_PER_ZYGOTE) if self._greeted else 1):
-            zygote = ZygoteProcess(kind)
-            zygote.socket.setblocking(False)
-            self._selector.register(zygote.socket, selectors.EVENT_READ, lambda zygote=zygote: self._hear(zygote))
-            self._zygotes.append(zygote)
+        zygote = ZygoteProcess(kind)
+        zygote.socket.setblocking(False)
+        self._selector.register(zygote.socket, selectors.EVENT_READ, lambda: self._hear(zygote))
+        self._zygotes.append(zygote)
 
     def _hear(self, zygote: ZygoteProcess) -> None:
         try:
@@ -282,11 +285,9 @@ class Supervisor:
             self._fail(execution, "the process that ran the code was lost")
         if not self._greeted:
             self._serving = False  # the client sees that it gets no greeting, and says so
-        elif any(other.kind == zygote.kind for other in self._zygotes):
-            return
         elif zygote.ready:
             self._start_zygote(zygote.kind)
-        else:
+        elif not any(other.kind == zygote.kind for other in self._zygotes):
             queue = self._queues.pop(zygote.kind, deque())
             for execution in queue:
                 self._queued.pop(execution.id, None)

@@ -11,24 +11,24 @@ import asyncio
 import json
 import resource
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from retool.analysis import curves
 from retool.config.load import dump_config
 from retool.config.schema import Config
 from retool.data.jsonl import read_jsonl, write_jsonl
 from retool.errors import UsageError
 from retool.files import publish
-from retool.learner.policy import load_policy, parameter_count
+from retool.learner.policy import load_policy, load_tokenizer, parameter_count
 from retool.protocol import make_protocol
 from retool.reporting import Example, Report, System, save_chart_png, terminal_table, write_report
-from retool.runs import RunFolder, read_rows, read_trajectories
+from retool.runs import RunFolder, read_trajectories
 from retool.stages.eval import run_eval
 from retool.stages.progress import console
+from retool.stages.report import run_curves
 from retool.stages.rl import run_rl
 from retool.stages.sft import read_traces, run_sft
 from retool.stages.sources import load_split
@@ -107,8 +107,7 @@ def _with_model(config: Config, checkpoint: Path) -> Config:
 def _token_limit(config: Config, text_config: Config, checkpoint: Path, text_traces: Path) -> dict[str, float]:
     """The budget of a response beside the 99th percentile of the text arm's traces: the limit must not be what keeps
     text-only down. Raises UsageError if it is lower."""
-    _, tokenizer = load_policy(config.model.model_copy(update={"path": str(checkpoint)}))
-    protocol = make_protocol(text_config.protocol, tokenizer)
+    protocol = make_protocol(text_config.protocol, load_tokenizer(checkpoint))
     lengths = [len(protocol.render(trace).response_ids) for trace in read_traces(text_traces)]
     percentile = float(np.percentile(lengths, 99))
     if percentile > config.rollout.max_tokens:
@@ -121,15 +120,7 @@ def _token_limit(config: Config, text_config: Config, checkpoint: Path, text_tra
 
 def _report(config: Config, out: Path, summary: dict[str, Any], checkpoints: dict[str, tuple[Path, Path]]) -> Report:
     runs = {RETOOL: RunFolder(out / "retool" / "rl"), TEXT_ONLY: RunFolder(out / "text_only" / "rl")}
-    rows = []
-    for arm, run in runs.items():
-        evaluations = run.read_evaluations()
-        rows += curves(evaluations, arm)
-        for step, trajectories in evaluations.items():
-            accuracy = sum(trajectory.correct for trajectory in trajectories) / len(trajectories)
-            rows.append({"arm": arm, "step": step, "metric": "accuracy", "value": accuracy})
-        for row in read_rows(run.metrics):
-            rows += [{"arm": arm, "step": row["step"], "metric": m, "value": row[m]} for m in ("reward", "entropy")]
+    rows = [row for arm, run in runs.items() for row in run_curves(run, arm)]
     model, _ = load_policy(config.model.model_copy(update={"path": str(checkpoints["retool"][1])}))
     environment = json.loads((runs[RETOOL].path / "environment.json").read_text("utf-8"))
     facts = {
@@ -171,7 +162,7 @@ def _examples(runs: dict[str, RunFolder], out: Path, checkpoints: dict[str, tupl
             chosen += [(f"{arm}, RL step {step}", t) for t in _one_right_one_wrong(by_step[step])]
     samples = list(read_trajectories(out / "eval" / "retool_without_interpreter" / "samples.jsonl"))
     chosen += [("ReTool, interpreter off", t) for t in _one_right_one_wrong(samples)]
-    tokenizers = {arm: load_policy_tokenizer(paths[0]) for arm, paths in zip(runs, checkpoints.values(), strict=True)}
+    tokenizers = {arm: load_tokenizer(paths[0]) for arm, paths in zip(runs, checkpoints.values(), strict=True)}
     return [
         Example(stage, t, tokenizers[TEXT_ONLY if t.arm == TEXT_ONLY else RETOOL].decode(t.prompt_ids)) for stage, t in chosen
     ]

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from retool.config.schema import Config
+from retool.data.jsonl import write_jsonl
 from retool.errors import RetoolError, UsageError
 from retool.files import publish
 from retool.grading import Grader, extract_answer
@@ -60,8 +61,8 @@ async def synthesize(config: Config, rows: Sequence[tuple[Problem, str | None]],
             f"no trace was accepted of {report.sources} solutions; {count} were rejected because {reason.meaning}, "
             f"such as {example['id']}: {example['detail']}"
         )
-    publish(out_dir / "traces.jsonl", _lines(traces))
-    publish(out_dir / "text_traces.jsonl", _lines(texts))
+    write_jsonl(out_dir / "traces.jsonl", (trace.to_json() for trace in traces))
+    write_jsonl(out_dir / "text_traces.jsonl", (trace.to_json() for trace in texts))
     publish(out_dir / "report.json", json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
     publish(out_dir / "README.md", data_card(report))
     return report
@@ -73,7 +74,6 @@ Outcome = tuple[Trace, Trace] | Rejection  # the trace of the mixed set and its 
 
 async def _outcomes(config: Config, rows: Sequence[tuple[Problem, str | None]]) -> list[Outcome]:
     """What became of each row, in order."""
-    grader = Grader()
     slots = asyncio.Semaphore(ROWS_IN_FLIGHT)
 
     def is_correct(texts: list[str], reference: str) -> bool:
@@ -87,7 +87,7 @@ async def _outcomes(config: Config, rows: Sequence[tuple[Problem, str | None]]) 
         return result
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Grader() as grader, Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("rewriting solutions", total=len(rows))
         async with Sandbox(config.sandbox) as sandbox:
             return await asyncio.gather(*(outcome(problem, solution) for problem, solution in rows))
@@ -129,7 +129,3 @@ def _draw(seed: int, problem_id: str) -> float:
     """A number in [0, 1) that depends on the seed and the problem alone, not on the rows beside it."""
     digest = hashlib.blake2b(f"{seed}/{problem_id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") / 2**64
-
-
-def _lines(traces: Sequence[Trace]) -> str:
-    return "".join(json.dumps(trace.to_json(), ensure_ascii=False) + "\n" for trace in traces)

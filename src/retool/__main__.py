@@ -1,0 +1,5 @@
+"""`python -m retool` is `retool`."""
+
+from retool.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Data: problems from files and data sets, cleaned on the way in."""

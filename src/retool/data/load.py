@@ -1,0 +1,167 @@
+"""Problems from files and Hugging Face data sets: mapped, de-duplicated, with a report of what was dropped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from retool.data.jsonl import read_jsonl
+from retool.data.mapping import ColumnMapping, find_mapping, look_up
+from retool.errors import UsageError
+from retool.types import Problem
+
+# name → (Hugging Face id, configuration, split, mapping)
+NAMED_SETS: dict[str, tuple[str, str | None, str, str]] = {
+    "gsm8k": ("openai/gsm8k", "main", "test", "gsm8k"),
+    "gsm8k-train": ("openai/gsm8k", "main", "train", "gsm8k"),
+    "dapo-math-17k": ("BytedTsinghua-SIA/DAPO-Math-17k", None, "train", "dapo-math-17k"),
+    "aime24": ("HuggingFaceH4/aime_2024", None, "train", "aime24"),
+    "aime25": ("math-ai/aime25", None, "test", "aime25"),
+    "math-500": ("HuggingFaceH4/MATH-500", None, "test", "math-500"),
+}
+
+
+@dataclass(slots=True)
+class LoadReport:
+    """What happened on the way in. `conflicts` counts problems whose copies disagree about the answer: all are dropped."""
+
+    read: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    conflict_examples: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """`rows` are (problem, worked solution or None), each problem once, in the order of the source."""
+
+    rows: list[tuple[Problem, str | None]]
+    report: LoadReport
+
+    @property
+    def problems(self) -> list[Problem]:
+        return [problem for problem, _ in self.rows]
+
+
+def load_problems(source: str, mapping: str | None = None, limit: int | None = None) -> Loaded:
+    """Load the problems of a file (.jsonl, .json, .parquet), a named set, or a Hugging Face data set id.
+
+    Problems that differ in white space or case only are one problem. `limit` keeps the first N of what is left.
+    Raises UsageError for missing or empty sources, rows without an answer, and columns that the mapping does not find.
+    """
+    name, rows, columns = _open(source, mapping)
+    report = LoadReport()
+    kept: dict[str, tuple[Problem, str | None] | None] = {}  # None: its copies disagree
+    for where, row in rows:
+        report.read += 1
+        problem, solution = _read_row(row, columns, name, where)
+        key = " ".join(problem.text.casefold().split())
+        if key not in kept:
+            kept[key] = problem, solution
+            continue
+        first = kept[key]
+        if first is None or first[0].answer == problem.answer:
+            report.duplicates += 1
+            continue
+        kept[key] = None
+        report.conflicts += 1
+        if len(report.conflict_examples) < 5:
+            answers = [first[0].answer, problem.answer]
+            report.conflict_examples.append({"problem": problem.text, "answers": answers, "where": where})
+    found = [entry for entry in kept.values() if entry is not None]
+    if not found:
+        raise UsageError(f"{source} holds no problems")
+    return Loaded(found[:limit], report)
+
+
+def check_disjoint(training: Sequence[Problem], heldout: Sequence[Problem]) -> None:
+    """Raise UsageError if a held-out problem is trained on, up to white space and case."""
+    seen = {" ".join(problem.text.casefold().split()) for problem in training}
+    shared = [problem for problem in heldout if " ".join(problem.text.casefold().split()) in seen]
+    if shared:
+        raise UsageError(
+            f"{len(shared)} held-out problems are also trained on, such as {shared[0].text[:80]!r}; remove them from one side"
+        )
+
+
+def _open(source: str, mapping: str | None) -> tuple[str, Iterator[tuple[str, dict[str, Any]]], ColumnMapping]:
+    """The set's name, its rows with the place of each, and the mapping of its columns."""
+    path = Path(source)
+    if path.is_file():
+        return path.stem, _file_rows(path), find_mapping(mapping)
+    if path.suffix in (".jsonl", ".json", ".parquet"):
+        raise UsageError(f"there is no file {source}")
+    if source in NAMED_SETS:
+        dataset, configuration, part, own_mapping = NAMED_SETS[source]
+        return source, _hub_rows(dataset, configuration, part), find_mapping(mapping or own_mapping)
+    if source.count("/") != 1:
+        raise UsageError(
+            f"there is no data {source!r}: name a .jsonl, .json or .parquet file, a Hugging Face data set (owner/name), "
+            f"or one of {', '.join(NAMED_SETS)}"
+        )
+    return source.split("/")[1], _hub_rows(source, None, "train"), find_mapping(mapping)
+
+
+def _file_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    if path.suffix == ".parquet":
+        yield from _parquet_rows(path)
+    elif path.suffix == ".json":
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UsageError(f"{path} is not JSON: {error}") from error
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise UsageError(f"{path} must be a list of objects")
+        yield from ((f"{path}, entry {number}", row) for number, row in enumerate(rows, 1))
+    else:
+        yield from ((f"{path}:{number}", row) for number, row in read_jsonl(path))
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        from pyarrow import ArrowInvalid, parquet
+    except ImportError as error:
+        raise UsageError(f"reading {path} needs pyarrow: pip install 'retool[data]'") from error
+    number = 0
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path}, row {number}", row
+    except ArrowInvalid as error:
+        raise UsageError(f"{path} is not a Parquet file: {error}") from error
+
+
+def _hub_rows(dataset: str, configuration: str | None, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise UsageError(f"loading {dataset!r} needs the datasets library: pip install 'retool[data]'") from error
+    try:
+        rows = datasets.load_dataset(dataset, configuration, split=part)
+    except (OSError, ValueError) as error:  # datasets' own errors are subclasses of these
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(
+            f"the data set {dataset!r} could not be loaded ({reason}); without a network, download it elsewhere and give the file"
+        ) from error
+    yield from ((f"{dataset}, row {number}", dict(row)) for number, row in enumerate(rows, 1))
+
+
+def _read_row(row: dict[str, Any], columns: ColumnMapping, name: str, where: str) -> tuple[Problem, str | None]:
+    text, answer = look_up(row, columns.problem), look_up(row, columns.answer)
+    for what, value, paths in (("problem", text, columns.problem), ("answer", answer, columns.answer)):
+        if value is None or not str(value).strip():
+            raise UsageError(
+                f"{where} has no {what} (looked for {' or '.join(map(repr, paths))}; its columns are "
+                f"{', '.join(map(repr, row))}); give --mapping, such as problem=COLUMN,answer=COLUMN"
+            )
+    solution, identity = look_up(row, columns.solution), look_up(row, columns.id)
+    question = columns.clean_problem(str(text)).strip()
+    if identity is None:
+        identity = hashlib.blake2b(question.encode(), digest_size=6).hexdigest()
+    problem = Problem(str(identity), question, columns.clean_answer(str(answer)).strip(), name)
+    return problem, columns.clean_solution(str(solution)) if solution else None

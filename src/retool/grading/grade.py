@@ -1,0 +1,110 @@
+"""Is an answer equal to the reference? Integers exactly and at once; everything else by math-verify.
+
+math-verify parses LaTeX with SymPy, which can take forever on hostile input such as 9^{9^{9^9}}. It therefore runs in
+a process of its own with a hard limit, started only when it is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import selectors
+import subprocess
+import sys
+import time
+from typing import Self
+
+from retool.errors import RetoolError
+
+_INTEGER = re.compile(r"[+-]?(\d+|\d{1,3}(,\d{3})+)(\.0*)?")
+_START_SECONDS = 60.0  # importing SymPy on a busy machine
+
+
+class Grader:
+    """Compares answers with references. `timeouts` counts comparisons that hit the limit and were taken as wrong."""
+
+    def __init__(self, seconds: float = 5.0):
+        self.timeouts = 0
+        self._seconds = seconds
+        self._worker: subprocess.Popen[bytes] | None = None
+
+    def grade(self, answer: str | None, reference: str) -> bool:
+        """True if `answer` (None: there is none) is mathematically equal to `reference`."""
+        if answer is None or not answer.strip():
+            return False
+        ours, theirs = exact_integer(answer), exact_integer(reference)
+        if ours is not None and theirs is not None:
+            return ours == theirs
+        return self._verify(answer, reference)
+
+    def _verify(self, answer: str, reference: str) -> bool:
+        worker = self._worker or self._start()
+        try:
+            worker.stdin.write(json.dumps({"answer": answer, "reference": reference}).encode() + b"\n")
+            worker.stdin.flush()
+            line = _read_line(worker, self._seconds)
+        except (BrokenPipeError, TimeoutError):
+            line = b""
+        if not line:  # hung, or killed by what it computed; either way not an answer to be paid for
+            self.timeouts += 1
+            self.close()
+            return False
+        reply = json.loads(line)
+        if "error" in reply:
+            raise RetoolError(f"math-verify failed on {answer[:80]!r}: {reply['error']}")
+        return reply["equal"]
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "retool.grading.worker"]
+        self._worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            ready = _read_line(self._worker, _START_SECONDS)
+        except TimeoutError:
+            ready = b""
+        if ready.strip() != b"ready":
+            self._worker.kill()
+            detail = self._worker.stderr.read().decode(errors="replace").strip().splitlines()
+            self.close()
+            raise RetoolError(f"the grading worker did not start: {detail[-1] if detail else 'no reason given'}")
+        return self._worker
+
+    def close(self) -> None:
+        """End the worker, if there is one."""
+        if self._worker is not None:
+            self._worker.kill()
+            self._worker.wait()
+            for pipe in (self._worker.stdin, self._worker.stdout, self._worker.stderr):
+                try:
+                    pipe.close()
+                except BrokenPipeError:  # what was still unsent went with the worker
+                    pass
+            self._worker = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def exact_integer(text: str) -> int | None:
+    """The integer that `text` writes: signs, leading zeros, thousands separators, `.0`, dollar signs; else None."""
+    text = text.strip().strip("$").replace("\\$", "").replace("\\!", "").replace("{,}", ",").replace("−", "-").strip()
+    match = _INTEGER.fullmatch(text)
+    return int(match.group().split(".")[0].replace(",", "")) if match else None
+
+
+def _read_line(worker: subprocess.Popen[bytes], seconds: float) -> bytes:
+    """One line from the worker; b"" if it ended. Raises TimeoutError."""
+    deadline, line = time.monotonic() + seconds, b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(worker.stdout, selectors.EVENT_READ)
+        while not line.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            if left <= 0 or not selector.select(left):
+                raise TimeoutError
+            chunk = worker.stdout.read1(1 << 16)
+            if not chunk:
+                return b""
+            line += chunk
+    return line
