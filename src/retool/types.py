@@ -178,11 +178,6 @@ class Trajectory:
         return [span.author is Author.MODEL for span in self.spans for _ in span.ids or ()]
 
     @property
-    def model_texts(self) -> list[str]:
-        """The texts of the model's spans: all that grading may see."""
-        return [span.text for span in self.spans if span.author is Author.MODEL]
-
-    @property
     def executed(self) -> list[ToolCall]:
         """The calls that reached the interpreter."""
         return [call for call in self.calls if call.status is not CallStatus.MALFORMED]

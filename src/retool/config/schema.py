@@ -200,6 +200,9 @@ class RlConfig(OptimizerConfig):
     samples: int = Field(8, gt=0)
     """Responses per problem."""
 
+    critic_learning_rate: float = Field(1e-3, gt=0.0)
+    """Peak learning rate of the critic's head, which starts from nothing; its schedule is the policy's."""
+
     critic_warmup_steps: int = Field(0, ge=0)
     """First steps in which only the critic learns."""
 

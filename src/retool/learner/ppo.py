@@ -51,7 +51,7 @@ class PpoLearner:
         torch.manual_seed(seed)
         self.critic = ValueHead(model.config.get_text_config().hidden_size).to(model.device)
         updates = config.steps * config.ppo.epochs * config.ppo.mini_batches
-        self.optimizer = Optimizer([model, self.critic], config, updates)
+        self.optimizer = Optimizer(model, config, updates, self.critic, config.critic_learning_rate)
 
     def update(self, trajectories: Sequence[Trajectory], step: int) -> tuple[dict[str, float], LearnerRecord]:
         """Learn from one step's trajectories. Those that the sandbox lost are left out. Returns metrics (means over

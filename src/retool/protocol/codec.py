@@ -56,7 +56,7 @@ class Codec:
         for piece in self._pieces(text, start, end, frozenset(allow)):
             # Lone surrogates, which JSON can carry and UTF-8 cannot, become their escapes.
             piece = piece.encode("utf-8", "backslashreplace").decode("utf-8")
-            ids += self.tokenizer.encode(piece, add_special_tokens=False)
+            ids += self.tokenizer.encode(piece, add_special_tokens=False, verbose=False)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -66,7 +66,7 @@ def greatest_common_divisor(rng: Random) -> Puzzle:
     question = rng.choice(
         [
             f"What is the greatest common divisor of {a} and {b}?",
-            f"Two ropes of {a} and {b} cm are cut into equal pieces with nothing left. How long can a piece be at most?",
+            f"Ropes of {a} and {b} cm are cut into equal pieces with nothing left. How long can a piece be at most?",
         ]
     )
     steps, x, y = [], a, b
@@ -91,7 +91,7 @@ def least_common_multiple(rng: Random) -> Puzzle:
 
 
 def digit_sum_of_power(rng: Random) -> Puzzle:
-    a, e = rng.randint(3, 29), rng.randint(5, 9)
+    a, e = rng.randint(3, 99), rng.randint(4, 8)
     question = rng.choice(
         [
             f"What is the sum of the digits of {a} to the power {e}?",

@@ -18,7 +18,7 @@ from retool.learner.logprobs import check_head
 from retool.learner.optimizer import Optimizer
 from retool.learner.policy import create_model, load_policy
 from retool.learner.sft import sft_step
-from retool.learner.tokenizer import train_tokenizer
+from retool.learner.tokenizer import check_reload, train_tokenizer
 from retool.protocol import make_protocol
 from retool.runs import RunFolder, environment
 from retool.stages.progress import Progress, console
@@ -39,7 +39,7 @@ def run_sft(config: Config, traces_path: Path, out: Path) -> Path:
     examples = make_examples(config, tokenizer, model, traces)
     sft = config.sft
     steps = sft.steps or max(1, sft.epochs * len(examples) // sft.batch_size)
-    optimizer = Optimizer([model], sft, steps)
+    optimizer = Optimizer(model, sft, steps)
     first = 0
     if resumed:
         state = load_state(resumed)
@@ -101,7 +101,9 @@ def _policy(
     if config.model.path:
         return load_policy(config.model)
     tokenizer = train_tokenizer(map(_text, traces), config.model.vocabulary)
-    return create_model(config.model, tokenizer, config.seed), tokenizer
+    model = create_model(config.model, tokenizer, config.seed)
+    check_reload(model.config, tokenizer, _text(traces[0]))
+    return model, tokenizer
 
 
 def _text(trace: Trace) -> str:
