@@ -25,4 +25,6 @@ def publish(path: str | Path, content: bytes | str) -> None:
 def cannot_write(path: str | Path, error: OSError) -> RetoolError:
     """The error that tells a user why `path` was not written, and what to do."""
     why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-    return RetoolError(f"could not write {path}: {why}; make room or name another place, then run the same command again")
+    return RetoolError(
+        f"could not write {path}: {why}; make room or name another place, then run the same command again"
+    )

@@ -16,6 +16,7 @@ import json
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class RunFolder:
         if existing.exists() and (found := existing.read_text(encoding="utf-8")) != resolved:
             changed = next(
                 (f"{old.strip()!r} there, {new.strip()!r} now")
-                for old, new in zip(found.splitlines() + [""], resolved.splitlines() + [""], strict=False)
+                for old, new in zip_longest(found.splitlines(), resolved.splitlines(), fillvalue="")
                 if old != new
             )
             raise UsageError(

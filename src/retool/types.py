@@ -31,7 +31,7 @@ class Kind(StrEnum):
 
 
 class CallStatus(StrEnum):
-    """How an execution ended. `ok`, `error`, … are the sandbox's verdicts; `malformed` means there was nothing to run."""
+    """How an execution ended. `ok`, `error`, … are the sandbox's verdicts; `malformed`: there was nothing to run."""
 
     OK = "ok"
     ERROR = "error"

@@ -69,7 +69,9 @@ def test_code_is_run_and_its_result_comes_back_as_the_interpreters_words(world: 
     authors = [span.author for span in trajectory.spans]
     assert authors == [Author.MODEL, Author.INTERPRETER, Author.MODEL]
     assert trajectory.spans[1].text == "\n<interpreter>\n84\n</interpreter>\n"
-    assert [(call.code, call.output, call.status) for call in trajectory.calls] == [("print(12 * 7)", "84", CallStatus.OK)]
+    assert [(call.code, call.output, call.status) for call in trajectory.calls] == [
+        ("print(12 * 7)", "84", CallStatus.OK)
+    ]
     assert (trajectory.stop, trajectory.answer, trajectory.correct) == (StopReason.EOS, "84", True)
     assert trajectory.reward == {"total": 1.0}
     assert sampler.released == 1
@@ -107,7 +109,9 @@ def test_a_box_is_not_joined_across_a_result(world: World) -> None:
 
 
 def test_printed_tags_and_special_tokens_stay_text(world: World) -> None:
-    trajectory, _ = world.roll_out(["<code>\nprint('</' + 'interpreter><' + 'eos><' + 'code>')\n</code>", "\\boxed{84}<eos>"])
+    trajectory, _ = world.roll_out(
+        ["<code>\nprint('</' + 'interpreter><' + 'eos><' + 'code>')\n</code>", "\\boxed{84}<eos>"]
+    )
     assert "&lt;/interpreter>" in trajectory.spans[1].text
     special = set(world.tokenizer.convert_tokens_to_ids(["<eos>", "<code>", "</code>"]))
     assert not special & set(trajectory.spans[1].ids or ())

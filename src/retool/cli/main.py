@@ -36,7 +36,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no threads behind the back of a process that may fork
     try:
-        cli(standalone_mode=False)
+        cli(standalone_mode=False, prog_name="retool")
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -52,7 +52,9 @@ def main() -> None:
 
 _config_argument = click.argument("config", nargs=-1, metavar="[CONFIG] [KEY=VALUE]...")
 _overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-_out_option = click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the run.")
+_out_option = click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the run."
+)
 _model_option = click.option("--model", help="Hugging Face id or folder of the model (model.path).")
 _seed_option = click.option("--seed", type=click.IntRange(min=0), help="Seed of everything random.")
 _mapping_option = click.option(
@@ -61,7 +63,8 @@ _mapping_option = click.option(
 _limit_option = click.option("--limit", type=click.IntRange(min=1), help="Use the first N problems only.")
 
 _CONFIG_HELP = (
-    "CONFIG is a preset ({presets}) or a YAML file (none: the defaults); KEY=VALUE overrides a setting, such as rl.steps=20."
+    "CONFIG is a preset ({presets}) or a YAML file (none: the defaults); KEY=VALUE overrides a setting, "
+    "such as rl.steps=20."
 )
 
 
@@ -84,9 +87,13 @@ def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
-@cli.command(help="ReTool in miniature: from generated problems to a trained model and its report, on this machine's CPU.")
+@cli.command(
+    help="ReTool in miniature: from generated problems to a trained model and its report, on this machine's CPU."
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of everything random.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of the run [runs/quickstart-seedN].")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of the run [runs/quickstart-seedN]."
+)
 @_overrides_argument
 def quickstart(seed: int, out: Path | None, overrides: tuple[str, ...]) -> None:
     from retool.stages.quickstart import run_quickstart
@@ -123,9 +130,7 @@ def synth(
 @_model_option
 @_seed_option
 @_out_option
-def sft(
-    config: tuple[str, ...], traces: Path, model: str | None, seed: int | None, out: Path
-) -> None:
+def sft(config: tuple[str, ...], traces: Path, model: str | None, seed: int | None, out: Path) -> None:
     settings = _load(config, model__path=model, seed=seed)
     if not traces.is_file():
         raise UsageError(f"there is no file {traces}; `retool synth` makes traces")
@@ -163,7 +168,9 @@ def rl(
         seed=seed,
     )
     if settings.model.path is None:
-        raise UsageError("RL starts from a model that can already answer: give --model, such as a checkpoint of `retool sft`")
+        raise UsageError(
+            "RL starts from a model that can already answer: give --model, such as a checkpoint of `retool sft`"
+        )
     from retool.stages.rl import run_rl
     from retool.stages.sources import load_split
 
@@ -178,7 +185,9 @@ def rl(
 )
 @_config_argument
 @click.option("--model", required=True, help="Hugging Face id or folder of the model.")
-@click.option("--data", required=True, help="Problems: a file, a named set (aime24, gsm8k, …), a Hugging Face id, or `puzzles`.")
+@click.option(
+    "--data", required=True, help="Problems: a file, a named set (aime24, gsm8k, …), a Hugging Face id, or `puzzles`."
+)
 @_mapping_option
 @_limit_option
 @click.option("--protocol", type=click.Choice(["tags", "native", "fenced", "text"]), help="How calls are written.")

@@ -14,7 +14,6 @@ from retool.config.base import Section
 from retool.config.sandbox import SandboxConfig
 
 
-
 class ModelConfig(Section):
     path: str | None = None
     """A Hugging Face id or a folder; None builds `architecture` with random weights and a tokenizer of its own."""
@@ -222,6 +221,7 @@ class RlConfig(OptimizerConfig):
     """Held-out problems of such an evaluation, one sample each."""
 
     ppo: PpoConfig = PpoConfig()
+
 
 class EvalConfig(Section):
     samples: int = Field(1, gt=0)

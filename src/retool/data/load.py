@@ -27,7 +27,7 @@ NAMED_SETS: dict[str, tuple[str, str | None, str, str]] = {
 
 @dataclass(slots=True)
 class LoadReport:
-    """What happened on the way in. `conflicts` counts problems whose copies disagree about the answer: all are dropped."""
+    """What happened on the way in. `conflicts` counts problems whose copies disagree about the answer: dropped."""
 
     read: int = 0
     duplicates: int = 0
@@ -84,7 +84,8 @@ def check_disjoint(training: Sequence[Problem], heldout: Sequence[Problem]) -> N
     shared = [problem for problem in heldout if " ".join(problem.text.casefold().split()) in seen]
     if shared:
         raise UsageError(
-            f"{len(shared)} held-out problems are also trained on, such as {shared[0].text[:80]!r}; remove them from one side"
+            f"{len(shared)} held-out problems are also trained on, such as {shared[0].text[:80]!r}; "
+            "remove them from one side"
         )
 
 
@@ -100,8 +101,8 @@ def _open(source: str, mapping: str | None) -> tuple[str, Iterator[tuple[str, di
         return source, _hub_rows(dataset, configuration, part), find_mapping(mapping or own_mapping)
     if source.count("/") != 1:
         raise UsageError(
-            f"there is no data {source!r}: name a .jsonl, .json or .parquet file, a Hugging Face data set (owner/name), "
-            f"or one of {', '.join(NAMED_SETS)}"
+            f"there is no data {source!r}: name a .jsonl, .json or .parquet file, a Hugging Face data set "
+            f"(owner/name), or one of {', '.join(NAMED_SETS)}"
         )
     return source.split("/")[1], _hub_rows(source, None, "train"), find_mapping(mapping)
 
@@ -146,7 +147,8 @@ def _hub_rows(dataset: str, configuration: str | None, part: str) -> Iterator[tu
     except (OSError, ValueError) as error:  # datasets' own errors are subclasses of these
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(
-            f"the data set {dataset!r} could not be loaded ({reason}); without a network, download it elsewhere and give the file"
+            f"the data set {dataset!r} could not be loaded ({reason}); without a network, download it elsewhere and "
+            "give the file"
         ) from error
     yield from ((f"{dataset}, row {number}", dict(row)) for number, row in enumerate(rows, 1))
 

@@ -33,7 +33,7 @@ def _without_dapo_wrapper(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ColumnMapping:
-    """Columns as dotted paths (`prompt[0].content`), several names where variants of a set differ: the first found wins.
+    """Columns as dotted paths (`prompt[0].content`), several names where variants of a set differ: the first wins.
 
     `solution` and `id` may be missing in the rows; `problem` and `answer` may not.
     """

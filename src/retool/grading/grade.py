@@ -6,6 +6,7 @@ a process of its own with a hard limit, started only when it is needed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import selectors
@@ -74,10 +75,8 @@ class Grader:
             self._worker.kill()
             self._worker.wait()
             for pipe in (self._worker.stdin, self._worker.stdout, self._worker.stderr):
-                try:
+                with contextlib.suppress(BrokenPipeError):  # what was still unsent went with the worker
                     pipe.close()
-                except BrokenPipeError:  # what was still unsent went with the worker
-                    pass
             self._worker = None
 
     def __enter__(self) -> Self:

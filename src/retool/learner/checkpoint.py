@@ -51,7 +51,9 @@ def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 def latest_resumable(folder: Path) -> Path | None:
     """The newest checkpoint that a run can go on from."""
-    return next((path for _, path in reversed(list_checkpoints(folder)) if (path / _TRAINER / "state.pt").exists()), None)
+    return next(
+        (path for _, path in reversed(list_checkpoints(folder)) if (path / _TRAINER / "state.pt").exists()), None
+    )
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:

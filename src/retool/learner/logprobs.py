@@ -75,6 +75,6 @@ def check_head(model: PreTrainedModel) -> None:
     ours = model.get_output_embeddings()(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
     if not torch.allclose(logits.float(), ours.float(), atol=1e-3, rtol=1e-3):
         raise UsageError(
-            f"model type {model.config.model_type!r} changes its logits after the output embedding (soft cap or scale); "
-            "the learner does not support that"
+            f"model type {model.config.model_type!r} changes its logits after the output head (a soft cap, a scale), "
+            "which the learner does not support"
         )

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
-
 from transformers.utils import logging as transformers_logging
 
 from retool.config.schema import ModelConfig

@@ -100,7 +100,10 @@ class PpoLearner:
             scores = score(self.model, batch, self.sampling)
             lengths = batch.targets_BT.sum(1).tolist()
             for index, logprob_n, value_n in zip(
-                batch.indices, scores.logprobs_N.split(lengths), self.critic(scores.states_ND).split(lengths), strict=True
+                batch.indices,
+                scores.logprobs_N.split(lengths),
+                self.critic(scores.states_ND).split(lengths),
+                strict=True,
             ):
                 logprobs[index], values[index] = logprob_n.cpu(), value_n.cpu()
         return logprobs, values

@@ -14,7 +14,7 @@ from retool.learner.optimizer import Optimizer
 def sft_step(
     model: PreTrainedModel, optimizer: Optimizer, examples: Sequence[Example], pad_id: int, token_budget: int
 ) -> dict[str, float]:
-    """One optimizer step on `examples`. The loss is the mean over all model tokens of the batch, however it is split."""
+    """One optimizer step on `examples`. The loss is the mean over the batch's model tokens, however it is split."""
     model.train()
     tokens = sum(sum(example.mask) for example in examples)
     learning_rate, total = optimizer.learning_rate, 0.0

@@ -26,7 +26,7 @@ def ppo_clip(
 def value_clip(
     values_N: torch.Tensor, old_values_N: torch.Tensor, returns_N: torch.Tensor, clip: float = 0.2
 ) -> torch.Tensor:
-    """Squared error of the critic, pessimistic about moves of more than `clip` since the rollout: ½ max(e², e_clip²)."""
+    """The critic's squared error, pessimistic about moves of more than `clip` since the rollout: ½ max(e², e_clip²)."""
     near_N = old_values_N + (values_N - old_values_N).clamp(-clip, clip)
     return 0.5 * torch.maximum((values_N - returns_N).square(), (near_N - returns_N).square())
 

@@ -21,10 +21,10 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
+from retool.files import publish
 from retool.reporting import charts, numbers, theme
 from retool.reporting.panels import BEHAVIOUR, LEARNING, Panel, others, present
 from retool.reporting.printable import printable
-from retool.files import publish
 from retool.reporting.reading import span_views
 from retool.reporting.record import CurveRow, Example, Report
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import vl_convert
 
 from retool.errors import UsageError
+from retool.files import publish
 from retool.reporting import charts, theme
 from retool.reporting.panels import LEARNING, present
-from retool.files import publish
 from retool.reporting.record import Report
 
 BAR_WIDTH, CURVE_WIDTH, CURVE_HEIGHT = 330, 400, 170

@@ -218,7 +218,9 @@ class Engine(Sampler):
         span = self._span(longest)
         mask_RS = self._positions_S[:span] <= positions_R[:, None]
         self._cache.aim(slice(0, count), positions_R[:, None], span)
-        logits_RV = self._forward(ids_R[:, None], positions_R.clamp(max=self.capacity - 1)[:, None], mask_RS[:, None, None])
+        logits_RV = self._forward(
+            ids_R[:, None], positions_R.clamp(max=self.capacity - 1)[:, None], mask_RS[:, None, None]
+        )
         sampling = [request for request in self._active if not request.row.pending]
         if sampling:
             self._sample(sampling, logits_RV)
@@ -288,7 +290,9 @@ def _check_supported(model: PreTrainedModel, capacity: int) -> None:
         raise UsageError(f"model type {name!r} is an encoder-decoder; ReTool needs a decoder-only language model")
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if not kinds <= {"full_attention", "sliding_attention"}:
-        raise UsageError(f"model type {name!r} has layers of type {sorted(kinds)}; the engine holds attention caches only")
+        raise UsageError(
+            f"model type {name!r} has layers of type {sorted(kinds)}; the engine holds attention caches only"
+        )
     window = getattr(config, "sliding_window", None)
     sliding = "sliding_attention" in kinds or (window and getattr(config, "layer_types", None) is None)
     if sliding and window and window < capacity:

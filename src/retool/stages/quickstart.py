@@ -8,6 +8,7 @@ that is there already is not computed again.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import resource
 import time
@@ -19,7 +20,7 @@ import numpy as np
 
 from retool.config.load import dump_config
 from retool.config.schema import Config
-from retool.data.jsonl import read_jsonl, write_jsonl
+from retool.data.jsonl import read_jsonl
 from retool.errors import UsageError
 from retool.files import publish
 from retool.learner.policy import load_policy, load_tokenizer, parameter_count
@@ -53,7 +54,7 @@ def run_quickstart(config: Config, out: Path) -> dict[str, Any]:
     problems = [problem for problem, _ in rows]
 
     traces, text_traces = out / "synth" / "traces.jsonl", out / "synth" / "text_traces.jsonl"
-    phases.run("synthesis", text_traces, lambda: asyncio.run(synthesize(config, rows, out / "synth")))
+    phases.run("synthesis", out / "synth" / "README.md", synthesize, config, rows, out / "synth")
 
     checkpoints = {}
     for arm, folder, arm_config, arm_traces in (
@@ -61,14 +62,10 @@ def run_quickstart(config: Config, out: Path) -> dict[str, Any]:
         (TEXT_ONLY, out / "text_only", text_config, text_traces),
     ):
         cold = folder / "sft" / "checkpoints" / f"step-{config.sft.steps}"
-        phases.run(f"sft_{folder.name}", cold, lambda c=arm_config, t=arm_traces, f=folder: run_sft(c, t, f / "sft"))
-        started = _with_model(arm_config, cold)
+        phases.run(f"sft_{folder.name}", cold, run_sft, arm_config, arm_traces, folder / "sft")
         trained = folder / "rl" / "checkpoints" / f"step-{config.rl.steps}"
-        phases.run(
-            f"rl_{folder.name}",
-            trained,
-            lambda c=started, f=folder, a=arm: asyncio.run(run_rl(c, problems, heldout, f / "rl", a)),
-        )
+        started = _with_model(arm_config, cold)
+        phases.run(f"rl_{folder.name}", trained, run_rl, started, problems, heldout, folder / "rl", arm)
         checkpoints[folder.name] = cold, trained
 
     without = config.model_copy(update={"eval": config.eval.model_copy(update={"interpreter": "off"})})
@@ -79,11 +76,9 @@ def run_quickstart(config: Config, out: Path) -> dict[str, Any]:
         "retool_without_interpreter": (without, checkpoints["retool"][1]),
     }
     for name, (eval_config, checkpoint) in evaluations.items():
-        phases.run(
-            f"evaluation_{name}",
-            out / "eval" / name / "results.json",
-            lambda c=_with_model(eval_config, checkpoint), n=name: asyncio.run(run_eval(c, heldout, out / "eval" / n, n)),
-        )
+        folder = out / "eval" / name
+        settings = _with_model(eval_config, checkpoint)
+        phases.run(f"evaluation_{name}", folder / "results.json", run_eval, settings, heldout, folder, name)
     results = {name: json.loads((out / "eval" / name / "results.json").read_text("utf-8")) for name in SYSTEMS}
     summary = phases.totals() | {
         "steps": {"sft": config.sft.steps, "rl": config.rl.steps},
@@ -146,8 +141,8 @@ def _report(config: Config, out: Path, summary: dict[str, Any], checkpoints: dic
 def _verdict(summary: dict[str, Any]) -> str:
     accuracy = {name: summary[name]["accuracy"] for name in SYSTEMS}
     return (
-        f"A model that learned when and how to call Python solves {accuracy['retool']:.0%} of the held-out problems, up "
-        f"from {accuracy['cold_start']:.0%} after its cold start; one trained the same way without an interpreter "
+        f"A model that learned when and how to call Python solves {accuracy['retool']:.0%} of the held-out problems, "
+        f"up from {accuracy['cold_start']:.0%} after its cold start; one trained the same way without an interpreter "
         f"solves {accuracy['text_only']:.0%}."
     )
 
@@ -164,7 +159,8 @@ def _examples(runs: dict[str, RunFolder], out: Path, checkpoints: dict[str, tupl
     chosen += [("ReTool, interpreter off", t) for t in _one_right_one_wrong(samples)]
     tokenizers = {arm: load_tokenizer(paths[0]) for arm, paths in zip(runs, checkpoints.values(), strict=True)}
     return [
-        Example(stage, t, tokenizers[TEXT_ONLY if t.arm == TEXT_ONLY else RETOOL].decode(t.prompt_ids)) for stage, t in chosen
+        Example(stage, t, tokenizers[TEXT_ONLY if t.arm == TEXT_ONLY else RETOOL].decode(t.prompt_ids))
+        for stage, t in chosen
     ]
 
 
@@ -182,14 +178,18 @@ class _Phases:
         if existing.exists() and existing.read_text("utf-8") != resolved:
             raise UsageError(f"{out} holds a quickstart with another config; name another --out, or delete that folder")
         publish(existing, resolved)
-        self._done: dict[str, dict[str, float]] = json.loads(self._path.read_text("utf-8")) if self._path.exists() else {}
+        self._done: dict[str, dict[str, float]] = (
+            json.loads(self._path.read_text("utf-8")) if self._path.exists() else {}
+        )
 
-    def run(self, name: str, result: Path, work: Callable[[], Any]) -> None:
-        """Do `work` unless `result` is there and the phase is on record."""
+    def run(self, name: str, result: Path, work: Callable[..., Any], *arguments: Any) -> None:
+        """Do `work`, a function or a coroutine function, unless `result` is there and the phase is on record."""
         if name in self._done and result.exists():
             return
         began, cpu = time.perf_counter(), _cpu_seconds()
-        work()
+        outcome = work(*arguments)
+        if inspect.iscoroutine(outcome):
+            asyncio.run(outcome)
         self._done[name] = {"seconds": time.perf_counter() - began, "cpu_seconds": _cpu_seconds() - cpu}
         publish(self._path, json.dumps(self._done, indent=2) + "\n")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from retool.analysis import health
-from retool.config.schema import Config, SamplingConfig
+from retool.config.schema import Config
 from retool.errors import RetoolError, UsageError
 from retool.files import cannot_write
 from retool.learner.checkpoint import drop_old_states, latest_resumable, load_state, save_checkpoint
@@ -28,7 +28,9 @@ from retool.types import Problem, StopReason, Trajectory
 async def run_rl(config: Config, training: Sequence[Problem], heldout: Sequence[Problem], out: Path, arm: str) -> Path:
     """Train `model.path` by PPO; returns the last checkpoint. Goes on where a run in `out` stopped."""
     if config.model.path is None:
-        raise UsageError("RL starts from a model that can already answer: give --model, such as a checkpoint of `retool sft`")
+        raise UsageError(
+            "RL starts from a model that can already answer: give --model, such as a checkpoint of `retool sft`"
+        )
     run, rl = RunFolder(out), config.rl
     run.open(config, environment(arm=arm, problems=len(training), heldout=len(heldout)))
     prepare_torch(config)

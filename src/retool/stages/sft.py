@@ -86,7 +86,9 @@ def make_examples(
         examples.append(Example(rendered.prompt_ids + rendered.response_ids, mask))
     fitting = [example for example in examples if len(example) <= context]
     if len(fitting) < len(examples):
-        console.print(f"{len(examples) - len(fitting)} traces are longer than the model's context of {context}: left out")
+        console.print(
+            f"{len(examples) - len(fitting)} traces are longer than the model's context of {context}: left out"
+        )
     if not fitting:
         raise UsageError(f"no trace fits into the model's context of {context} tokens")
     return fitting

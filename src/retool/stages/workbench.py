@@ -97,8 +97,9 @@ def _capacity(config: Config, model: PreTrainedModel, protocol: Protocol, proble
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if context and prompt + config.rollout.max_tokens > context:
         raise UsageError(
-            f"the prompt of problem {longest.id!r} has {prompt} tokens; with rollout.max_tokens={config.rollout.max_tokens} "
-            f"that is more than the model's context of {context}: lower rollout.max_tokens or leave the problem out"
+            f"the prompt of problem {longest.id!r} has {prompt} tokens; with "
+            f"rollout.max_tokens={config.rollout.max_tokens} that is more than the model's context "
+            f"of {context}: lower rollout.max_tokens or leave the problem out"
         )
     return prompt + config.rollout.max_tokens
 

@@ -1,0 +1,56 @@
+"""A run that is stopped, in whatever way, goes on from its last checkpoint and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_traces import write_traces
+
+WORDS = [
+    *("model.architecture.hidden_size=32", "model.architecture.num_hidden_layers=2", "threads=1"),
+    *("sft.steps=40", "sft.save_every=1", "sft.batch_size=4", "sft.warmup_steps=2"),
+]
+
+
+def command(traces: Path, out: Path) -> list[str]:
+    return [sys.executable, "-m", "retool", "sft", "nano", *WORDS, "--traces", str(traces), "--out", str(out)]
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_traces(tmp_path_factory.mktemp("traces") / "traces.jsonl")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(traces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    subprocess.run(command(traces, out), check=True, capture_output=True)
+    return out
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_goes_on(how: signal.Signals, traces: Path, undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with subprocess.Popen(command(traces, out), stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (out / "checkpoints" / "step-3").exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(process.pid, how)
+        message = process.stderr.read()
+    if how is not signal.SIGKILL:
+        assert process.returncode == 130
+        assert "Traceback" not in message
+        assert "run the same command again" in message
+    assert not (out / "checkpoints" / "step-40").exists()
+
+    subprocess.run(command(traces, out), check=True, capture_output=True)
+    assert (out / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()
+    weights = [folder / "checkpoints" / "step-40" / "model.safetensors" for folder in (out, undisturbed)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
