@@ -47,8 +47,10 @@ async def run_rl(config: Config, training: Sequence[Problem], heldout: Sequence[
     run.rewind(first)
 
     watched = heldout[: rl.eval_problems]
+    schedule = {step: draw_problems(training, rl.prompts, config.seed, step - 1) for step in range(1, rl.steps + 1)}
+    occurring = list({problem.id: problem for drawn in [watched, *schedule.values()] for problem in drawn}.values())
     name = config.model.path
-    async with open_workbench(config, model, tokenizer, [*training, *watched], model_name=name, arm=arm) as bench:
+    async with open_workbench(config, model, tokenizer, occurring, model_name=name, arm=arm) as bench:
         with Progress(f"RL ({arm})", rl.steps, first) as progress:
             bench.engine.update(first)
             if rl.eval_every and first == 0:
@@ -56,7 +58,7 @@ async def run_rl(config: Config, training: Sequence[Problem], heldout: Sequence[
             for step in range(first + 1, rl.steps + 1):
                 clock = _Clock()
                 trajectories = await bench.roll_out(
-                    draw_problems(training, rl.prompts, config.seed, step - 1),
+                    schedule[step],
                     step=step,
                     samples=rl.samples,
                     sampling=config.sampling,
