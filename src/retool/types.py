@@ -6,7 +6,6 @@ recorded: its ids come from the sampler and from the splice of results, and are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -209,11 +208,3 @@ def check_schema(row: dict[str, Any], expected: str) -> None:
     found = row.get("schema")
     if found != expected:
         raise ValueError(f"expected a row of schema {expected!r}, found {found!r}")
-
-
-def iter_groups(trajectories: list[Trajectory]) -> Iterator[list[Trajectory]]:
-    """The trajectories by group, groups in order of first appearance."""
-    groups: dict[str, list[Trajectory]] = {}
-    for trajectory in trajectories:
-        groups.setdefault(trajectory.group, []).append(trajectory)
-    yield from groups.values()
