@@ -39,6 +39,8 @@ class Grader:
         return self._verify(answer, reference)
 
     def _verify(self, answer: str, reference: str) -> bool:
+        if self._worker is not None and self._worker.poll() is not None:
+            self.close()  # it died since the last question, which is not this answer's fault
         worker = self._worker or self._start()
         try:
             worker.stdin.write(json.dumps({"answer": answer, "reference": reference}).encode() + b"\n")

@@ -1,0 +1,75 @@
+"""Tokenizers for models from scratch, and checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from retool.errors import RetoolError, UsageError
+from retool.learner.checkpoint import drop_old_states, latest_resumable, list_checkpoints, load_state, save_checkpoint
+from retool.learner.tokenizer import check_reload, train_tokenizer
+
+
+@given(st.text(max_size=60))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_comes_back_exactly(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_digits_stand_alone_and_tags_are_single_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokens = tokenizer.tokenize("<code>12 times 34</code>")
+    assert [tokens[0], tokens[1], tokens[2], tokens[-1]] == ["<code>", "1", "2", "</code>"]
+    assert tokens[-3:-1] == ["3", "4"]
+
+
+def test_the_same_texts_give_the_same_tokenizer() -> None:
+    texts = ["a b c 1 2 3 abc abc", "print(1)"]
+    assert train_tokenizer(texts, 300).get_vocab() == train_tokenizer(texts, 300).get_vocab()
+
+
+def test_an_architecture_that_brings_its_own_tokenizer_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    text = "What is the remainder when 12 is divided by 7?"
+    check_reload(AutoConfig.for_model("llama"), tokenizer, text)
+    with pytest.raises(UsageError, match="'qwen2' brings a tokenizer of its own"):
+        check_reload(AutoConfig.for_model("qwen2"), tokenizer, text)
+
+
+def test_a_checkpoint_is_a_hugging_face_folder_with_the_rest_inside(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    folder = save_checkpoint(tmp_path, 3, model, tokenizer, {"numbers": torch.arange(3)})
+    loaded = AutoModelForCausalLM.from_pretrained(folder)
+    torch.testing.assert_close(dict(loaded.state_dict()), dict(model.state_dict()))
+    assert AutoTokenizer.from_pretrained(folder).get_vocab() == tokenizer.get_vocab()
+    state = load_state(folder)
+    assert state["step"] == 3 and state["numbers"].tolist() == [0, 1, 2]
+
+
+def test_a_write_that_fails_leaves_the_old_checkpoint_whole(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path, 1, model, tokenizer, {})
+
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("retool.learner.checkpoint.torch.save", broken)
+    with pytest.raises(RetoolError, match="the disk is full"):
+        save_checkpoint(tmp_path, 2, model, tokenizer, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
+
+
+def test_old_states_go_and_their_weights_stay(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    for step in (1, 2, 10):
+        save_checkpoint(tmp_path, step, model, tokenizer, {})
+    drop_old_states(tmp_path, 1)
+    assert [step for step, _ in list_checkpoints(tmp_path)] == [1, 2, 10]
+    assert [(path / "trainer").exists() for _, path in list_checkpoints(tmp_path)] == [False, False, True]
+    assert latest_resumable(tmp_path) == tmp_path / "step-10"

@@ -1,0 +1,144 @@
+"""Optimizer, SFT and PPO steps."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from retool.config.schema import PpoConfig, RlConfig, SamplingConfig, SftConfig
+from retool.learner.batching import Example, make_batch
+from retool.learner.logprobs import score
+from retool.learner.optimizer import Optimizer
+from retool.learner.ppo import PpoLearner
+from retool.learner.sft import sft_step
+from retool.types import Author, Problem, Span, StopReason, Trajectory
+
+EXAMPLES = [Example([9, n, 20 + n, 30 + n, 5], [False, False, True, False, True]) for n in range(6)]
+
+
+def sft(**settings: object) -> SftConfig:
+    return SftConfig(**{"learning_rate": 1e-2, **settings})
+
+
+def test_the_loss_is_the_mean_over_model_tokens_whatever_the_split(model: PreTrainedModel) -> None:
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    found = []
+    for budget in (5, 1000):
+        model.load_state_dict(state)
+        metrics = sft_step(model, Optimizer(model, sft(), 10), EXAMPLES, 0, budget)
+        found.append((metrics["loss"], metrics["grad_norm"]))
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    model.load_state_dict(state)
+    with torch.no_grad():
+        logprobs = score(model, make_batch(EXAMPLES, list(range(6)), 0, torch.device("cpu"))).logprobs_N
+    assert found[0][0] == pytest.approx(-float(logprobs.mean()), rel=1e-4)
+
+
+def test_interpreter_tokens_are_read_and_not_learned(model: PreTrainedModel) -> None:
+    """The masked token at the end can be anything: no loss and no gradient depends on predicting it."""
+    norms = []
+    for last in (7, 300):
+        examples = [Example([9, 1, 2, last], [False, True, True, False])]
+        optimizer = Optimizer(model, sft(learning_rate=1e-12), 10)
+        norms.append(sft_step(model, optimizer, examples, 0, 1000)["grad_norm"])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_steps_lower_the_loss(model: PreTrainedModel, name: str) -> None:
+    optimizer = Optimizer(model, sft(optimizer=name), 30)
+    losses = [sft_step(model, optimizer, EXAMPLES, 0, 1000)["loss"] for _ in range(30)]
+    assert losses[-1] < 0.3 * losses[0]
+
+
+@pytest.mark.parametrize("decay", ["constant", "linear", "cosine"])
+def test_the_learning_rate_follows_its_formula(model: PreTrainedModel, decay: str) -> None:
+    optimizer = Optimizer(model, sft(learning_rate=1.0, warmup_steps=4, decay=decay), 10)
+    for step in range(10):
+        done = (step - 4) / 6
+        after = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[decay]
+        optimizer.steps_taken = step
+        assert optimizer.learning_rate == pytest.approx((step + 1) / 4 if step < 4 else after)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(model: PreTrainedModel) -> None:
+    optimizer = Optimizer(model, sft(), 10)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, math.nan)
+    assert math.isnan(optimizer.step())
+    torch.testing.assert_close(before, [parameter.detach() for parameter in model.parameters()])
+    assert optimizer.steps_taken == 1
+
+
+def answer(model: PreTrainedModel, token: int, sample: int) -> Trajectory:
+    """A trajectory of one sampled token after the prompt [9, 1], right if the token is 4, with its true log-prob."""
+    with torch.no_grad():
+        logprob = float(model(torch.tensor([[9, 1]])).logits[0, -1].log_softmax(-1)[token])
+    correct = token == 4
+    return Trajectory(
+        id=f"g/{sample}",
+        step=1,
+        arm="ReTool",
+        seed=0,
+        sample=sample,
+        group="g",
+        model="m",
+        protocol="tags",
+        problem=Problem("p", "?", "4", "test"),
+        prompt_ids=[9, 1],
+        spans=[Span(Author.MODEL, [token], "", [logprob])],
+        correct=correct,
+        reward={"total": 1.0 if correct else -1.0},
+    )
+
+
+def test_ppo_makes_rewarded_answers_more_probable_and_says_how_it_went(model: PreTrainedModel) -> None:
+    config = RlConfig(steps=8, learning_rate=3e-3, critic_learning_rate=3e-2, ppo=PpoConfig(mini_batches=1))
+    learner = PpoLearner(model, config, SamplingConfig(), pad_id=0, seed=0)
+    first = None
+    for step in range(1, 9):
+        trajectories = [answer(model, token, sample) for sample, token in enumerate([4, 5, 6, 7])]
+        metrics, record = learner.update(trajectories, step)
+        first = first or metrics
+    assert answer(model, 4, 0).spans[0].logprobs > trajectories[0].spans[0].logprobs
+    assert abs(first["kl_sampler_learner"]) < 1e-5 and first["logprob_gap_max"] < 1e-5
+    assert first["value_mean"] == 0.0
+    assert first["value_loss"] == pytest.approx(0.5)  # half of (±1 − 0)²
+    assert list(record.offsets) == [0, 1, 2, 3, 4]
+
+
+def test_what_the_sandbox_lost_is_left_out(model: PreTrainedModel) -> None:
+    learner = PpoLearner(model, RlConfig(steps=1), SamplingConfig(), pad_id=0, seed=0)
+    lost = answer(model, 4, 0)
+    lost.stop = StopReason.SANDBOX
+    metrics, record = learner.update([lost], 1)
+    assert metrics == {"trained": 0} and record.ids == []
+
+
+def test_a_learner_goes_on_from_its_state_as_if_nothing_had_happened(model: PreTrainedModel) -> None:
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def run(learner: PpoLearner, steps: range) -> None:
+        for step in steps:
+            learner.update([answer(model, token, n) for n, token in enumerate([4, 5, 6, 7])], step)
+
+    config = RlConfig(steps=4, learning_rate=1e-2, optimizer="muon")
+    whole = PpoLearner(model, config, SamplingConfig(), 0, seed=0)
+    run(whole, range(1, 3))
+    state, middle = whole.state_dict(), {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.utils._pytree.tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, state)
+    run(whole, range(3, 5))
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    assert any(not torch.equal(weights[name], expected[name]) for name in weights)
+
+    model.load_state_dict(middle)
+    resumed = PpoLearner(model, config, SamplingConfig(), 0, seed=1)
+    resumed.seed = 0
+    resumed.load_state_dict(state)
+    run(resumed, range(3, 5))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, expected[name]), name

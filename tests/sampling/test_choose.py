@@ -1,0 +1,83 @@
+"""Transforming a distribution, and drawing from it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retool.config.schema import SamplingConfig
+from retool.sampling.choose import draw, transform_logits
+from retool.sampling.randomness import uniforms
+
+logits = st.lists(st.integers(-64, 64), min_size=2, max_size=12, unique=True).map(lambda row: [n / 8 for n in row])
+
+
+def kept(values: list[float], **config: float) -> set[int]:
+    transformed = transform_logits(torch.tensor([values]), SamplingConfig(**config))[0]
+    return set(torch.isfinite(transformed).nonzero().flatten().tolist())
+
+
+@given(logits, st.floats(0.05, 0.99))
+@settings(deadline=None)
+def test_top_p_keeps_the_smallest_set_that_reaches_p(values: list[float], top_p: float) -> None:
+    probabilities = torch.tensor(values).softmax(-1)
+    order = probabilities.argsort(descending=True).tolist()
+    chosen, mass = set(), 0.0
+    for index in order:
+        if mass >= top_p - 1e-6:
+            break
+        chosen.add(index)
+        mass += float(probabilities[index])
+    sums = probabilities[order].cumsum(-1)
+    on_the_edge = bool(((sums - top_p).abs() < 1e-5).any())
+    assert on_the_edge or kept(values, top_p=top_p) == chosen
+
+
+@given(logits, st.integers(1, 12))
+@settings(deadline=None)
+def test_top_k_keeps_the_k_most_probable(values: list[float], k: int) -> None:
+    assert kept(values, top_k=k) == set(np.argsort(values)[::-1][:k].tolist())
+
+
+@given(logits, st.floats(0.01, 0.9))
+@settings(deadline=None)
+def test_min_p_keeps_what_is_probable_enough_beside_the_best(values: list[float], min_p: float) -> None:
+    ratios = np.exp(np.array(values) - max(values))
+    clear = {i for i, ratio in enumerate(ratios) if ratio > min_p * 1.001}
+    possible = {i for i, ratio in enumerate(ratios) if ratio > min_p * 0.999}
+    assert clear <= kept(values, min_p=min_p) <= possible
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
+def test_temperature_divides_the_logits(temperature: float) -> None:
+    row = torch.randn(3, 7)
+    torch.testing.assert_close(transform_logits(row, SamplingConfig(temperature=temperature)), row / temperature)
+
+
+def test_temperature_zero_is_greedy_with_certainty() -> None:
+    row = torch.tensor([[0.0, 3.0, 1.0]])
+    ids, logprobs = draw(transform_logits(row, SamplingConfig(temperature=0.0)), torch.tensor([0.999]).double())
+    assert (ids.tolist(), logprobs.tolist()) == ([1], [0.0])
+
+
+def test_draws_follow_the_distribution() -> None:
+    row = torch.tensor([2.0, 0.0, -1.0, -torch.inf, 1.0])
+    count = 20_000
+    numbers = (torch.arange(count, dtype=torch.float64) + 0.5) / count  # evenly spread: shares are exact
+    ids, logprobs = draw(row.expand(count, -1), numbers)
+    shares = torch.bincount(ids, minlength=5) / count
+    torch.testing.assert_close(shares, row.softmax(-1), atol=2e-4, rtol=0)
+    torch.testing.assert_close(logprobs, row.log_softmax(-1)[ids])
+
+
+def test_random_numbers_depend_on_key_and_position_alone_and_are_uniform() -> None:
+    keys = np.repeat(np.arange(200, dtype=np.uint64), 100)
+    positions = np.tile(np.arange(100, dtype=np.uint64), 200)
+    numbers = uniforms(keys, positions)
+    assert numbers.min() >= 0.0 and numbers.max() < 1.0
+    assert uniforms(keys[777:778], positions[777:778])[0] == numbers[777]
+    counts = np.histogram(numbers, bins=20, range=(0, 1))[0]
+    assert ((counts - 1000) ** 2 / 1000).sum() < 50  # χ² with 19 degrees of freedom: p < 0.0002 beyond

@@ -1,0 +1,202 @@
+"""The in-process engine against transformers itself, and against itself in other company."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from retool.config.schema import SamplingConfig
+from retool.errors import RetoolError, UsageError
+from retool.sampling.engine import Engine
+from retool.sampling.sampler import SamplingParams, Segment, trajectory_key
+
+VOCABULARY = 97
+COMMON = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": 0,
+}
+
+
+def make_model(model_type: str, **extra: object) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(model_type, **{**COMMON, **extra})
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def params(max_tokens: int = 24, temperature: float = 1.0, **extra: object) -> SamplingParams:
+    return SamplingParams(SamplingConfig(temperature=temperature), max_tokens, frozenset(), **extra)
+
+
+def never(_: Sequence[int]) -> bool:
+    return False
+
+
+async def two_turns(engine: Engine, prompt: list[int], key: int, delay: float = 0.0, **how: float) -> list[Segment]:
+    """A prompt, a stretch of tokens, a spliced result, another stretch."""
+    first = await engine.extend(None, prompt, params(**how), never, key)
+    await asyncio.sleep(delay)
+    second = await engine.extend(first.handle, RESULT, params(**how), never, key)
+    engine.release(second.handle)
+    return [first, second]
+
+
+RESULT = [5, 6, 7, 8]
+PROMPTS = [list(range(1, 2 + 5 * n)) for n in range(1, 5)]
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3", "mistral", "smollm3", "olmo2"])
+def test_greedy_tokens_are_those_of_generate(model_type: str) -> None:
+    model = make_model(model_type)
+    engine = Engine(model, rows=3, capacity=80, prefill_chunk=8)
+
+    async def main() -> list[Segment]:
+        return await asyncio.gather(*(engine.extend(None, p, params(temperature=0.0), never, 0) for p in PROMPTS[:3]))
+
+    for prompt, segment in zip(PROMPTS, asyncio.run(main()), strict=False):
+        expected = model.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False)[0, len(prompt) :]
+        assert segment.ids == expected.tolist()
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_recorded_log_probabilities_are_those_of_a_plain_forward_pass(deterministic: bool) -> None:
+    model = make_model("llama")
+    engine = Engine(model, rows=3, capacity=100, prefill_chunk=8, deterministic=deterministic)
+
+    async def main() -> list[list[Segment]]:
+        return await asyncio.gather(*(two_turns(engine, p, key) for key, p in enumerate(PROMPTS)))
+
+    for prompt, (first, second) in zip(PROMPTS, asyncio.run(main()), strict=True):
+        ids = torch.tensor([prompt + first.ids + RESULT + second.ids])
+        with torch.inference_mode():
+            logprobs = model(ids).logits[0].log_softmax(-1)
+        begins = len(prompt), len(prompt) + len(first.ids) + len(RESULT)
+        for begin, segment in zip(begins, (first, second), strict=True):
+            for offset, (token, stored) in enumerate(zip(segment.ids, segment.logprobs, strict=True)):
+                assert abs(float(logprobs[begin + offset - 1, token]) - stored) < 1e-5
+
+
+def test_in_deterministic_mode_a_trajectory_does_not_depend_on_its_company() -> None:
+    model = make_model("qwen2")
+    found: list[dict[int, list[tuple[list[int], list[float]]]]] = []
+    for attempt in range(3):
+        engine = Engine(model, rows=4, capacity=100, deterministic=True)
+        rng = random.Random(attempt)
+        order = rng.sample(range(8), 8 if attempt < 2 else 5)
+
+        async def main(engine: Engine = engine, rng: random.Random = rng, order: list[int] = order) -> dict:
+            jobs = (two_turns(engine, PROMPTS[key % 4], key, rng.random() / 100) for key in order)
+            return dict(zip(order, await asyncio.gather(*jobs), strict=True))
+
+        turns = asyncio.run(main())
+        found.append({key: [(s.ids, s.logprobs) for s in segments] for key, segments in turns.items()})
+    for key, segments in found[2].items():
+        assert found[0][key] == found[1][key] == segments
+
+
+def test_a_groups_prompt_is_computed_once_and_a_result_costs_its_own_tokens_only() -> None:
+    engine = Engine(make_model("llama"), rows=4, capacity=100)
+    prompt = PROMPTS[3]
+
+    async def main() -> None:
+        await asyncio.gather(*(two_turns(engine, prompt, key) for key in range(4)))
+
+    asyncio.run(main())
+    stats = engine.take_stats()
+    assert stats.prefilled_tokens == len(prompt) - 1
+    assert stats.reused_tokens == 3 * (len(prompt) - 1)
+    assert stats.fed_tokens == 4 * len(RESULT)  # the last sampled token, and all of the result but its last
+    assert stats.sampled_tokens == 4 * 2 * 24
+
+
+def test_more_trajectories_than_rows_take_turns() -> None:
+    engine = Engine(make_model("llama"), rows=2, capacity=80)
+
+    async def main() -> list[list[Segment]]:
+        return await asyncio.gather(*(two_turns(engine, PROMPTS[0], key) for key in range(9)))
+
+    assert len({tuple(first.ids) for first, _ in asyncio.run(main())}) == 9
+
+
+def test_a_forbidden_token_is_never_sampled_and_the_others_share_its_probability() -> None:
+    model = make_model("llama")
+    engine = Engine(model, rows=2, capacity=80)
+    banned = list(range(0, VOCABULARY, 2))
+    segment = asyncio.run(engine.extend(None, PROMPTS[0], params(forbid=lambda _: banned), never, 1))
+    assert all(token % 2 for token in segment.ids)
+    with torch.inference_mode():
+        logits = model(torch.tensor([PROMPTS[0]])).logits[0, -1].clone()
+        logits[banned] = -torch.inf
+        assert abs(float(logits.log_softmax(-1)[segment.ids[0]]) - segment.logprobs[0]) < 1e-5
+
+
+def test_the_end_of_sequence_and_the_stop_function_end_a_segment() -> None:
+    engine = Engine(make_model("llama"), rows=1, capacity=80)
+    free = asyncio.run(engine.extend(None, PROMPTS[0], params(), never, 3))
+    engine.release(free.handle)
+    eos = SamplingParams(SamplingConfig(), 24, frozenset({free.ids[4]}))
+    ended = asyncio.run(engine.extend(None, PROMPTS[0], eos, never, 3))
+    engine.release(ended.handle)
+    assert (ended.stop, ended.ids) == ("eos", free.ids[: free.ids.index(free.ids[4]) + 1])
+    stopped = asyncio.run(engine.extend(None, PROMPTS[0], params(), lambda ids: len(ids) == 3, 3))
+    assert (stopped.stop, stopped.ids) == ("stop", free.ids[:3])
+
+
+def test_what_does_not_fit_into_a_row_is_an_error() -> None:
+    engine = Engine(make_model("llama"), rows=1, capacity=20)
+    with pytest.raises(RetoolError, match="do not fit into a row of 20 tokens"):
+        asyncio.run(engine.extend(None, PROMPTS[0], params(max_tokens=20), never, 0))
+
+
+def test_a_cancelled_trajectory_gives_its_row_back() -> None:
+    engine = Engine(make_model("llama"), rows=1, capacity=80)
+
+    async def main() -> Segment:
+        waiting = asyncio.create_task(engine.extend(None, PROMPTS[0], params(), never, 0))
+        await asyncio.sleep(0.005)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        return await asyncio.wait_for(engine.extend(None, PROMPTS[0], params(), never, 1), 20)
+
+    assert len(asyncio.run(main()).ids) == 24
+
+
+def test_an_error_in_the_model_reaches_everyone_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(make_model("llama"), rows=2, capacity=80)
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(engine.model, "forward", broken)
+
+    async def main() -> list[object]:
+        jobs = (engine.extend(None, PROMPTS[0], params(), never, key) for key in range(3))
+        return await asyncio.wait_for(asyncio.gather(*jobs, return_exceptions=True), 20)
+
+    assert [str(error) for error in asyncio.run(main())] == ["out of memory"] * 3
+
+
+def test_models_whose_cache_it_cannot_hold_are_refused() -> None:
+    with pytest.raises(UsageError, match="sliding window of 16 tokens"):
+        Engine(make_model("mistral", sliding_window=16), rows=1, capacity=80)
+    with pytest.raises(UsageError, match="layers of type"):
+        model = make_model("llama")
+        model.config.layer_types = ["linear_attention"] * 2
+        Engine(model, rows=1, capacity=80)
+
+
+def test_a_trajectorys_key_is_the_same_on_every_machine() -> None:
+    assert trajectory_key(0, "ReTool/1/p/0") == trajectory_key(0, "ReTool/1/p/0") != trajectory_key(1, "ReTool/1/p/0")
+    assert trajectory_key("a", "b") != trajectory_key("ab")
