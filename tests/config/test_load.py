@@ -97,7 +97,7 @@ def test_a_mistake_in_a_file_is_named_with_the_file(text: str, message: str, tmp
 
 
 def test_a_file_that_is_not_there_lists_the_presets() -> None:
-    with pytest.raises(UsageError, match="no preset and no file 'nan'; presets are nano.*did you mean 'nano'"):
+    with pytest.raises(UsageError, match=r"no preset and no file 'nan'; presets are nano.*did you mean 'nano'"):
         load("nan")
 
 

@@ -111,7 +111,7 @@ def test_parquet(tmp_path: Path) -> None:
 
 def test_shared_problems_are_found_whatever_their_case_and_spaces() -> None:
     train, heldout = [Problem("a", "Find  x.", "1", "s")], [Problem("b", "find x.", "1", "s")]
-    with pytest.raises(UsageError, match="1 held-out problems are also trained on, such as 'find x.'"):
+    with pytest.raises(UsageError, match=r"1 held-out problems are also trained on, such as 'find x.'"):
         check_disjoint(train, heldout)
     check_disjoint(train, [Problem("c", "Find y.", "1", "s")])
 

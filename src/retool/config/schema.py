@@ -230,7 +230,8 @@ class EvalConfig(Section):
     interpreter: Literal["on", "off"] = "on"
     """`off`: the same prompt, but the opening of a call is never sampled."""
 
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: SamplingConfig = SamplingConfig(top_p=0.7)
+    """How evaluations sample; temperature 1.0 and top-p 0.7 are the paper's."""
 
 
 class Config(Section):

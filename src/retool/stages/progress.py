@@ -27,7 +27,7 @@ class Progress:
         self._bar = Bar(*columns, TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal)
         self._steps_task = self._bar.add_task(name, total=steps, completed=done, note="")
         self._rollout_task = self._bar.add_task("  rollout", total=1, visible=False, note="")
-        self._tokens = self._calls = 0
+        self._tokens = self._calls = self._finished = self._trajectories = 0
         self._rollout_began = 0.0
 
     def __enter__(self) -> Self:
@@ -40,20 +40,26 @@ class Progress:
             console.print(f"{self._name}: done, {time.monotonic() - self._began:.0f} s")
 
     def begin_rollout(self, trajectories: int) -> None:
+        self._finished, self._trajectories = 0, trajectories
         self._tokens, self._calls, self._rollout_began = 0, 0, time.monotonic()
         self._bar.reset(self._rollout_task, total=trajectories, visible=True, note="")
 
     def trajectory_done(self, trajectory: Trajectory) -> None:
+        self._finished += 1
         self._tokens += trajectory.tokens()
         self._calls += len(trajectory.calls)
         seconds = max(1e-9, time.monotonic() - self._rollout_began)
         note = f"{self._tokens / seconds:,.0f} tokens/s, {self._calls / seconds:,.0f} calls/s"
         self._bar.update(self._rollout_task, advance=1, note=note)
+        self._log(f"{self._name}: {self._finished}/{self._trajectories} trajectories  {note}")
 
     def step_done(self, note: str = "") -> None:
         self._done += 1
         self._bar.update(self._steps_task, advance=1, note=note)
-        now = time.monotonic()
-        if not console.is_terminal and (now - self._logged > _LOG_SECONDS or self._done == self._steps):
-            self._logged = now
-            console.print(f"{self._name}: {self._done}/{self._steps}  {note}")
+        self._log(f"{self._name}: {self._done}/{self._steps}  {note}", now=self._done == self._steps)
+
+    def _log(self, line: str, now: bool = False) -> None:
+        """Without a terminal, print a line if the last one is some time ago."""
+        if not console.is_terminal and (now or time.monotonic() - self._logged > _LOG_SECONDS):
+            self._logged = time.monotonic()
+            console.print(line)
