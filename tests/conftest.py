@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from retool.config.schema import ModelConfig
 from retool.learner.policy import create_model
 from retool.learner.tokenizer import train_tokenizer
+
+settings.register_profile("shared-machine", deadline=None)  # where others run, an example may take its time
+settings.load_profile("shared-machine")
 
 TEXTS = [
     "What is 12 times 7?\nWe need 12 * 7.\n<code>\nprint(12 * 7)\n</code>\n<interpreter>\n84\n</interpreter>\n"

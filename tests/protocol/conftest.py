@@ -1,14 +1,10 @@
 """The laws are tried with each protocol on each of the small tokenizers."""
 
 import pytest
-from hypothesis import settings
 from small_tokenizers import TOKENIZERS
 
 from retool.config.schema import ProtocolConfig
 from retool.protocol import make_protocol
-
-settings.register_profile("shared-machine", deadline=None)  # where others run, an example may take its time
-settings.load_profile("shared-machine")
 
 
 @pytest.fixture(params=TOKENIZERS, scope="session")

@@ -173,6 +173,21 @@ def test_a_cancelled_trajectory_gives_its_row_back() -> None:
     assert len(asyncio.run(main()).ids) == 24
 
 
+def test_a_row_is_given_back_once_when_a_later_segment_is_cancelled() -> None:
+    engine = Engine(make_model("llama"), rows=2, capacity=100)
+
+    async def main() -> list[Segment]:
+        first = await engine.extend(None, PROMPTS[0], params(), never, 0)
+        going_on = asyncio.create_task(engine.extend(first.handle, RESULT, params(), never, 0))
+        await asyncio.sleep(0.005)
+        going_on.cancel()
+        await asyncio.gather(going_on, return_exceptions=True)
+        engine.release(first.handle)
+        return await asyncio.gather(*(engine.extend(None, PROMPTS[0], params(), never, key) for key in (1, 2)))
+
+    assert len({segment.handle.index for segment in asyncio.run(main())}) == 2
+
+
 def test_an_error_in_the_model_reaches_everyone_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(make_model("llama"), rows=2, capacity=80)
 

@@ -26,20 +26,24 @@ SchemaT = TypeVar("SchemaT", bound=Section)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which `2e-6` is a number (YAML 1.1 wants `2.0e-6`) and only true and false are booleans."""
+    """YAML in which `2e-6` is a number (YAML 1.1 wants `2.0e-6`), only true and false are booleans, and a date is text."""
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around each text that `_Loader`, or another reader of YAML, would take for something else."""
+
+
+_READ_OTHERWISE = ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
 _Loader.yaml_implicit_resolvers = {
-    letter: [
-        (tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")
-    ]
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag not in _READ_OTHERWISE]
     for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(inf|nan))$"),
-    list("-+0123456789."),
-)
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d+\.\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(inf|nan))$"),
+        list("-+0123456789."),
+    )
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false|True|False)$"), list("tTfF"))
 
 
@@ -67,7 +71,7 @@ def load_config(schema: type[SchemaT], source: str | None = None, overrides: Seq
 
 def dump_config(config: Section) -> str:
     """The resolved config as YAML; loading it gives the same config."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def leaf_keys(schema: type[BaseModel]) -> list[str]:
@@ -95,7 +99,11 @@ def _read_source(schema: type[Section], source: str) -> dict[str, Any]:
         hint = f"there is no preset and no file {source!r}; presets are {', '.join(presets())}"
         close = difflib.get_close_matches(source, presets(), 1)
         raise UsageError(hint + (f"; did you mean {close[0]!r}?" if close else ""))
-    values = _read_yaml(path.read_text(encoding="utf-8"), source)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{source} must be UTF-8 text: {error}") from error
+    values = _read_yaml(text, source)
     preset = values.pop("preset", None)
     _check_keys(schema, values, source)
     if preset is None:
@@ -121,6 +129,8 @@ def _parse(text: str, name: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise UsageError(f"{name}{where} is not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    except ValueError as error:  # such as an integer of more digits than Python reads
+        raise UsageError(f"{name} holds a value that cannot be read: {error}") from None
 
 
 def _nest(key: str, value: Any) -> dict[str, Any]:
@@ -178,6 +188,7 @@ _EXPECTED = {
     "model_type": "a section with settings of its own",
     "model_attributes_type": "a section with settings of its own",
     "tuple_type": "a list",
+    "missing": "given",
     "finite_number": "a finite number",
 }
 _BOUNDS = {
@@ -198,6 +209,8 @@ def _explain(error: ErrorDetails) -> str:
         expected = f"{words} {context[name]}"
     elif kind == "literal_error":
         expected = f"one of {context['expected']}"
+    elif kind == "too_long":
+        expected = f"a list of {context['max_length']}"
     else:
         expected = _EXPECTED.get(kind, error["msg"])
     return f"{key} must be {expected}, found {found!r}"

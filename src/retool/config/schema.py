@@ -6,12 +6,15 @@ torch, so that the command line starts at once.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from retool.config.base import Section
 from retool.config.sandbox import SandboxConfig
+
+
+DecayRate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class ModelConfig(Section):
@@ -130,7 +133,7 @@ class OptimizerConfig(Section):
     weight_decay: float = Field(0.0, ge=0.0)
     """Decoupled weight decay."""
 
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[DecayRate, DecayRate] = (0.9, 0.95)
     """AdamW's decay rates of the two moments."""
 
     max_grad_norm: float = Field(1.0, gt=0.0)

@@ -154,16 +154,22 @@ def _hub_rows(dataset: str, configuration: str | None, part: str) -> Iterator[tu
 
 
 def _read_row(row: dict[str, Any], columns: ColumnMapping, name: str, where: str) -> tuple[Problem, str | None]:
-    text, answer = look_up(row, columns.problem), look_up(row, columns.answer)
-    for what, value, paths in (("problem", text, columns.problem), ("answer", answer, columns.answer)):
-        if value is None or not str(value).strip():
+    written = _text(look_up(row, columns.answer))
+    question, answer = columns.clean_problem(_text(look_up(row, columns.problem))), columns.clean_answer(written)
+    for what, value, paths in (("problem", question, columns.problem), ("answer", answer, columns.answer)):
+        if not value.strip():
             raise UsageError(
                 f"{where} has no {what} (looked for {' or '.join(map(repr, paths))}; its columns are "
                 f"{', '.join(map(repr, row))}); give --mapping, such as problem=COLUMN,answer=COLUMN"
             )
-    solution, identity = look_up(row, columns.solution), look_up(row, columns.id)
-    question = columns.clean_problem(str(text)).strip()
+    question, identity = question.strip(), look_up(row, columns.id)
     if identity is None:
         identity = hashlib.blake2b(question.encode(), digest_size=6).hexdigest()
-    problem = Problem(str(identity), question, columns.clean_answer(str(answer)).strip(), name)
-    return problem, columns.clean_solution(str(solution)) if solution else None
+    solution = columns.clean_solution(_text(look_up(row, columns.solution)))
+    if solution in ("", written):  # the answer alone, where one column holds both, is no worked solution
+        return Problem(str(identity), question, answer.strip(), name), None
+    return Problem(str(identity), question, answer.strip(), name), solution
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 _BOX = re.compile(r"\\f?boxed\s*\{|\\fbox\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
@@ -16,17 +16,21 @@ def extract_answer(model_texts: Sequence[str]) -> str | None:
     continued after an interpreter's output, is no answer. Only model spans are given in: what code prints never counts.
     """
     for text in reversed(model_texts):
-        answers = [answer for match in _BOX.finditer(text) if (answer := _balanced(text, match.end())) is not None]
-        if answers:
-            return answers[-1]
+        last = max(_complete_boxes(text), default=None)
+        if last is not None:
+            begin, end = last
+            return text[begin:end].strip()
     return None
 
 
-def _balanced(text: str, begin: int) -> str | None:
-    """The text from `begin` to the brace that closes the one before it."""
-    depth = 1
-    for match in _BRACE.finditer(text, begin):
-        depth += {"{": 1, "}": -1}.get(match.group(), 0)
-        if depth == 0:
-            return text[begin : match.start()].strip()
-    return None
+def _complete_boxes(text: str) -> Iterator[tuple[int, int]]:
+    """Where the content of each closed box begins and ends; in one pass, as a model in a loop opens thousands."""
+    boxes = {match.end() for match in _BOX.finditer(text)}
+    opened: list[int] = []
+    for match in _BRACE.finditer(text):
+        if match.group() == "{":
+            opened.append(match.end())
+        elif match.group() == "}" and opened:
+            begin = opened.pop()
+            if begin in boxes:
+                yield begin, match.start()

@@ -13,6 +13,7 @@ import selectors
 import subprocess
 import sys
 import time
+from decimal import Decimal
 from typing import Self
 
 from retool.errors import RetoolError
@@ -92,7 +93,8 @@ def exact_integer(text: str) -> int | None:
     """The integer that `text` writes: signs, leading zeros, thousands separators, `.0`, dollar signs; else None."""
     text = text.strip().strip("$").replace("\\$", "").replace("\\!", "").replace("{,}", ",").replace("−", "-").strip()
     match = _INTEGER.fullmatch(text)
-    return int(match.group().split(".")[0].replace(",", "")) if match else None
+    # through Decimal, as int() refuses a text of more than 4300 digits
+    return int(Decimal(match.group().split(".")[0].replace(",", ""))) if match else None
 
 
 def _read_line(worker: subprocess.Popen[bytes], seconds: float) -> bytes:

@@ -111,8 +111,10 @@ class Engine(Sampler):
             self._loop = asyncio.create_task(self._run())
         try:
             return await request.future
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, or the model failed: a row that the caller never saw goes back
             self._withdraw(request)
+            if handle is None and request.row is not None:
+                self.release(request.row)
             raise
 
     def release(self, handle: Row) -> None:
@@ -134,8 +136,6 @@ class Engine(Sampler):
             self._waiting.remove(request)
         if request in self._active:
             self._active.remove(request)
-        if request.row is not None:
-            self.release(request.row)
 
     async def _run(self) -> None:
         """Step until nobody waits for a token. Between steps the event loop runs the tools' and trajectories' code."""

@@ -22,12 +22,18 @@ def analyze_runs(paths: Sequence[Path]) -> dict[str, Any]:
     """
     rows: list[dict[str, Any]] = []
     evaluations: dict[str, Any] = {}
-    for path in paths:
+    for path, label in labels(paths).items():
         if is_run(path):
-            rows += curves(watched(RunFolder(path)), path.name if len(paths) == 1 else str(path))
+            rows += curves(watched(RunFolder(path)), label)
         else:
-            evaluations[str(path)] = measure(list(read_trajectories(samples_of(path))), seed=0)
+            evaluations[label] = measure(list(read_trajectories(samples_of(path))), seed=0)
     return {"curves": rows, "evaluations": evaluations}
+
+
+def labels(paths: Sequence[Path]) -> dict[Path, str]:
+    """Short names for folders and files: the last part of each path, or all of it where two would be alike."""
+    names = [path.resolve().name for path in paths]
+    return {path: name if names.count(name) == 1 else str(path) for path, name in zip(paths, names, strict=True)}
 
 
 def is_run(path: Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from retool.analysis import curves
 from retool.reporting import CurveRow, Example, Report, System, write_report
 from retool.runs import RunFolder, read_rows, read_trajectories
-from retool.stages.analyze import is_run, results_of, samples_of, watched
+from retool.stages.analyze import is_run, labels, results_of, samples_of, watched
 
 _EXAMPLES = 6  # trajectories shown of each folder
 _TRAINING_METRICS = ("reward", "entropy", "explained_variance")
@@ -17,8 +17,7 @@ _TRAINING_METRICS = ("reward", "entropy", "explained_variance")
 def report_runs(paths: Sequence[Path], out: Path) -> None:
     """Write a report of run folders (curves) and evaluation folders (tables), with trajectories of each."""
     systems, rows, examples = [], [], []
-    for path in paths:
-        label = path.name or str(path)
+    for path, label in labels(paths).items():
         if is_run(path):
             run = RunFolder(path)
             by_step = watched(run)
@@ -29,8 +28,8 @@ def report_runs(paths: Sequence[Path], out: Path) -> None:
             systems.append(System.from_json(label, results_of(path)))
             samples = read_trajectories(samples_of(path))
             examples += [Example(label, t) for t, _ in zip(samples, range(_EXAMPLES), strict=False)]
-    title = ", ".join(str(path) for path in paths)
-    write_report(out, Report(title=title, systems=systems, curves=rows, examples=examples))
+    facts = {label: str(path) for path, label in labels(paths).items()}
+    write_report(out, Report(title=", ".join(facts), facts=facts, systems=systems, curves=rows, examples=examples))
 
 
 def run_curves(run: RunFolder, arm: str) -> list[CurveRow]:
