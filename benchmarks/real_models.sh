@@ -10,13 +10,15 @@ RETOOL=${RETOOL:-retool}
 
 evaluate() { # name preset model protocol interpreter
     local name=$1 preset=$2 model=$3 protocol=$4 interpreter=$5
-    [ -e "$OUT/eval-$name/results.json" ] || "$RETOOL" eval "$preset" rollout.max_tokens=320 rollout.rows=50 \
+    [ -e "$OUT/eval-$name/results.json" ] || "$RETOOL" eval "$preset" rollout.max_tokens=256 rollout.rows=50 \
         --model "$model" --data "$TEST" --mapping gsm8k --limit 50 --protocol "$protocol" \
         --interpreter "$interpreter" --samples 1 --seed 0 --out "$OUT/eval-$name"
 }
 
 for interpreter in on off; do
     evaluate "smollm2-$interpreter" smollm2-135m "$MODELS/smollm2-135m" tags "$interpreter"
+done
+for interpreter in on off; do
     evaluate "qwen-$interpreter" qwen2.5-0.5b "$MODELS/qwen2.5-coder-0.5b" fenced "$interpreter"
 done
 
@@ -24,8 +26,7 @@ done
 "$RETOOL" sft smollm2-135m sft.steps="${SFT_STEPS:-20}" sft.save_every=5 --model "$MODELS/smollm2-135m" \
     --traces "$OUT/synth/traces.jsonl" --out "$OUT/sft"
 COLD="$OUT/sft/checkpoints/step-${SFT_STEPS:-20}"
-evaluate "smollm2-sft" smollm2-135m "$COLD" tags on
-"$RETOOL" rl smollm2-135m rl.steps="${RL_STEPS:-3}" rl.save_every=1 rl.prompts=4 rl.samples=4 --model "$COLD" \
+"$RETOOL" rl smollm2-135m rl.steps="${RL_STEPS:-3}" rl.save_every=1 rl.prompts=4 rl.samples="${RL_SAMPLES:-4}" --model "$COLD" \
     --data "$TRAIN" --heldout "$TEST" --mapping gsm8k --out "$OUT/rl"
 
 for results in "$OUT"/eval-*/results.json; do

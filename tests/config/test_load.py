@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,22 +27,48 @@ def test_every_preset_loads_and_its_dump_is_the_same_config(name: str, tmp_path:
     assert load(str(path)) == config
 
 
+texts = st.text(max_size=30) | st.sampled_from(
+    [
+        "1e5",
+        ".5e3",
+        "2e-6",
+        "on",
+        "off",
+        "yes",
+        "true",
+        "null",
+        "~",
+        "",
+        " ",
+        "0x1f",
+        "1:30",
+        "2024-02-30",
+        "<<",
+        "=",
+        "a: b",
+        "- a",
+    ]
+)
+values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
+
+
 @given(
     seed=st.integers(0, 2**31),
     rate=st.floats(1e-9, 1.0),
-    instruction=st.none() | st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=30),
+    instruction=st.none() | texts,
+    architecture=st.none() | st.dictionaries(texts, values, max_size=3),
     betas=st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)),
 )
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_config_survives_its_dump(
-    seed: int, rate: float, instruction: str | None, betas: tuple, tmp_path: Path
+    seed: int, rate: float, instruction: str | None, architecture: dict | None, betas: tuple, tmp_path: Path
 ) -> None:
     config = Config.model_validate(
         {
             "seed": seed,
             "rl": {"learning_rate": rate, "betas": betas},
             "protocol": {"instruction": instruction},
-            "model": {"architecture": {"model_type": "llama", "hidden_size": 8}},
+            "model": {"architecture": architecture},
         }
     )
     path = tmp_path / "config.yaml"
@@ -70,6 +98,18 @@ def test_overrides_win_over_the_file_and_the_file_over_its_preset(tmp_path: Path
         ("protocol.name=tag", "protocol.name must be one of 'tags', 'native', 'fenced' or 'text', found 'tag'"),
         ("rollout.deterministic=yes", "rollout.deterministic must be true or false, found 'yes'"),
         ("rl=3", "rl must be a section"),
+        ("rl.steps=1" + 5000 * "0", "the value of rl.steps holds a value that cannot be read"),
+        ("rl.learning_rate=true", "rl.learning_rate must be a number, found True"),
+        ("sampling.temperature=-0.1", "sampling.temperature must be at least 0.0, found -0.1"),
+        ("sampling.min_p=1.0", "sampling.min_p must be less than 1.0, found 1.0"),
+        ("model.vocabulary=299", "model.vocabulary must be at least 300, found 299"),
+        ("model.path=7", "model.path must be a text, found 7"),
+        ("rl.betas=0.9", "rl.betas must be a list, found 0.9"),
+        ("rl.betas=[0.9]", "rl.betas.1 must be given"),
+        ("rl.betas=[0.9, 0.9, 0.9]", "rl.betas must be a list of 2, found"),
+        ("rl.betas=[0.9, 1.0]", "rl.betas.1 must be less than 1.0, found 1.0"),
+        ("zzz=1", "unknown config key 'zzz' in the command line; sections are seed, threads, model"),
+        ("=1", "an override has the form key=value"),
         ("rl.steps.more=3", "unknown config key 'rl.steps.more'"),
         ("rl.steps", "an override has the form key=value"),
         ("rl.steps=[1", "the value of rl.steps.*not valid YAML"),
@@ -96,18 +136,48 @@ def test_a_mistake_in_a_file_is_named_with_the_file(text: str, message: str, tmp
         load(str(path))
 
 
+def test_a_file_of_other_bytes_than_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"seed: \xff\n")
+    with pytest.raises(UsageError, match=r"mine\.yaml must be UTF-8 text"):
+        load(str(path))
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("# nothing yet\n")
+    assert load(str(path)) == load() == Config()
+
+
 def test_a_file_that_is_not_there_lists_the_presets() -> None:
     with pytest.raises(UsageError, match=r"no preset and no file 'nan'; presets are nano.*did you mean 'nano'"):
         load("nan")
 
 
-@pytest.mark.parametrize("text", ["2e-6", "2E-6", "2.0e-6", "1.e3", ".5", "-1e+3"])
-def test_numbers_with_an_exponent_are_numbers(text: str) -> None:
-    from retool.config.load import _parse
+@pytest.mark.parametrize("text", ["2e-6", "2E-6", "2.0e-6", "1.e-3", ".5", "1", "+1e+3"])
+def test_a_number_is_a_number_in_every_notation(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"rl:\n  learning_rate: {text}\n")
+    assert load(str(path)).rl.learning_rate == load(None, f"rl.learning_rate={text}").rl.learning_rate == float(text)
 
-    assert _parse(text, "text") == float(text)
+
+@pytest.mark.parametrize("text", ["on", "off", "yes", "2024-02-30", "a=b", "models/1e5"])
+def test_what_is_no_number_and_not_true_or_false_is_text(text: str) -> None:
+    assert load(None, f"model.path={text}").model.path == text
 
 
 def test_leaf_keys_are_settings_and_not_sections() -> None:
     keys = leaf_keys(Config)
     assert "rl.ppo.clip_low" in keys and "rl" not in keys and "rl.ppo" not in keys
+
+
+def test_the_settings_are_fewer_than_a_hundred() -> None:
+    assert len(leaf_keys(Config)) < 100
+
+
+def test_a_config_loads_without_torch() -> None:
+    code = (
+        "import sys; from retool.config.load import load_config; from retool.config.schema import Config; "
+        "load_config(Config, 'nano'); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

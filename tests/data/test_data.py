@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from retool.data.jsonl import read_jsonl, write_jsonl
 from retool.data.load import check_disjoint, load_problems
@@ -35,6 +38,11 @@ def test_gsm8k_as_published_and_flattened(tmp_path: Path) -> None:
     ]
 
 
+def test_an_answer_alone_is_no_worked_solution(tmp_path: Path) -> None:
+    loaded = load_problems(rows_file(tmp_path, {"problem": "How many?", "answer": "1,024"}), "gsm8k")
+    assert [(p.answer, s) for p, s in loaded.rows] == [("1024", None)]
+
+
 def test_dapo_is_unwrapped_and_each_prompt_counted_once(tmp_path: Path) -> None:
     text = (
         "Solve the following math problem step by step. The last line of your response should be of the form Answer: "
@@ -61,6 +69,37 @@ def test_problems_whose_copies_disagree_are_dropped_and_counted(tmp_path: Path) 
     assert loaded.report.conflict_examples[0]["answers"] == ["1", "2"]
 
 
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("12")), min_size=1))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_each_row_read_is_kept_or_counted(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
+    answers = {problem: {a for p, a in pairs if p == problem} for problem, _ in pairs}
+    agreed = [problem for problem in answers if len(answers[problem]) == 1]
+    always = {"problem": "always there", "answer": "0"}
+    loaded = load_problems(rows_file(tmp_path, always, *({"problem": p, "answer": a} for p, a in pairs)))
+    assert [problem.text for problem in loaded.problems] == ["always there", *agreed]
+    report = loaded.report
+    assert report.conflicts == len(answers) - len(agreed)
+    # of a conflict two rows are gone: the first, which was kept until then, and the one that disagreed
+    assert report.read == len(pairs) + 1 == len(loaded.rows) + report.duplicates + 2 * report.conflicts
+
+
+def test_the_limit_counts_problems_and_not_rows(tmp_path: Path) -> None:
+    rows = [{"problem": p, "answer": "1"} for p in ("a", "a", "b", "c")]
+    assert [problem.text for problem in load_problems(rows_file(tmp_path, *rows), limit=2).problems] == ["a", "b"]
+
+
+def test_a_json_list_is_read_as_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"problem": "a", "answer": 0}]))
+    assert load_problems(str(path)).problems[0].answer == "0"
+    path.write_text(json.dumps([{"problem": "a", "answer": "1"}, {"problem": "b"}]))
+    with pytest.raises(UsageError, match=r"rows.json, entry 2 has no answer"):
+        load_problems(str(path))
+    path.write_text(json.dumps({"problem": "a", "answer": "1"}))
+    with pytest.raises(UsageError, match=r"rows.json must be a list of objects"):
+        load_problems(str(path))
+
+
 def test_a_mapping_of_ones_own(tmp_path: Path) -> None:
     path = rows_file(tmp_path, {"q": {"text": "1 + 1?"}, "final": "2", "why": "so"})
     loaded = load_problems(path, "problem=q.text,answer=final,solution=why")
@@ -83,12 +122,19 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path) -> None:
         load_problems(rows_file(tmp_path, good, {"problem": "x?", "label": 3}))
     with pytest.raises(UsageError, match=r"rows.jsonl:1 has no problem"):
         load_problems(rows_file(tmp_path, {"answer": "2"}))
+    with pytest.raises(UsageError, match=r"rows.jsonl:1 has no answer"):
+        load_problems(rows_file(tmp_path, {"question": "x?", "answer": "I do not know. #### "}), "gsm8k")
+    with pytest.raises(UsageError, match=r"rows.jsonl:1 has no answer"):
+        load_problems(rows_file(tmp_path, {"problem": "x?", "answer": None}))
     with pytest.raises(UsageError, match="holds no problems"):
         load_problems(rows_file(tmp_path))
     with pytest.raises(UsageError, match="there is no file"):
         load_problems(str(tmp_path / "none.jsonl"))
     with pytest.raises(UsageError, match="or one of gsm8k"):
         load_problems("gsm9k")
+    (tmp_path / "bad.jsonl").write_bytes(b'{"problem": "a", "answer": "1"}\n\n{"problem": "\xff"}\n')
+    with pytest.raises(UsageError, match=r"bad.jsonl:3 is not JSON: 'utf-8' codec can't decode"):
+        load_problems(str(tmp_path / "bad.jsonl"))
     (tmp_path / "bad.jsonl").write_text('{"problem": "a", "answer": "1"}\n{"problem": \n')
     with pytest.raises(UsageError, match=r"bad.jsonl:2 is not JSON"):
         load_problems(str(tmp_path / "bad.jsonl"))
@@ -102,11 +148,57 @@ def test_parquet(tmp_path: Path) -> None:
     from pyarrow import parquet
 
     path = tmp_path / "rows.parquet"
-    parquet.write_table(pyarrow.Table.from_pylist([{"problem": "1 + 1?", "answer": "2"}]), path)
-    assert load_problems(str(path)).problems[0].answer == "2"
+    parquet.write_table(pyarrow.Table.from_pylist([{"prompt": [{"content": "1 + 1?"}], "answer": "2"}]), path)
+    assert load_problems(str(path), "dapo-math-17k").problems[0].text == "1 + 1?"
+    with pytest.raises(UsageError, match=r"rows.parquet, row 1 has no problem .*its columns are 'prompt', 'answer'"):
+        load_problems(str(path))
     path.write_bytes(b"nonsense")
     with pytest.raises(UsageError, match="is not a Parquet file"):
         load_problems(str(path))
+
+
+@pytest.mark.parametrize(
+    ("mapping", "row", "problem", "solution"),
+    [
+        (
+            "aime24",
+            {"id": 60, "problem": "x?", "solution": "so", "answer": "204"},
+            Problem("60", "x?", "204", "rows"),
+            "so",
+        ),
+        ("aime24", {"ID": "I-1", "Problem": "x?", "Answer": 204}, Problem("I-1", "x?", "204", "rows"), None),
+        ("aime25", {"id": "0", "problem": "x?", "answer": "70"}, Problem("0", "x?", "70", "rows"), None),
+        (
+            "math-500",
+            {"unique_id": "test/1.json", "problem": "x?", "solution": "so", "answer": "\\frac{1}{2}", "level": 2},
+            Problem("test/1.json", "x?", "\\frac{1}{2}", "rows"),
+            "so",
+        ),
+        (
+            "dapo-math-17k",
+            {"prompt": "x?", "answer": "3", "extra_info": {"index": "i"}},
+            Problem("i", "x?", "3", "rows"),
+            None,
+        ),
+    ],
+)
+def test_the_ready_mappings_read_their_sets(
+    mapping: str, row: dict[str, Any], problem: Problem, solution: str | None, tmp_path: Path
+) -> None:
+    assert load_problems(rows_file(tmp_path, row), mapping).rows == [(problem, solution)]
+
+
+@pytest.mark.parametrize(
+    ("library", "source"), [("pyarrow", "rows.parquet"), ("datasets", "gsm8k"), ("datasets", "a/b")]
+)
+def test_a_library_that_is_not_installed_is_named(
+    library: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows.parquet").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(UsageError, match=rf"needs .*{library}.*: pip install 'retool\[data\]'"):
+        load_problems(source)
 
 
 def test_shared_problems_are_found_whatever_their_case_and_spaces() -> None:
@@ -114,6 +206,20 @@ def test_shared_problems_are_found_whatever_their_case_and_spaces() -> None:
     with pytest.raises(UsageError, match=r"1 held-out problems are also trained on, such as 'find x.'"):
         check_disjoint(train, heldout)
     check_disjoint(train, [Problem("c", "Find y.", "1", "s")])
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.lists(st.dictionaries(st.text(), json_values, max_size=3), max_size=4))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_jsonl_comes_back_as_it_was_written(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert list(read_jsonl(tmp_path / "rows.jsonl")) == list(enumerate(rows, 1))
 
 
 def test_jsonl_is_written_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

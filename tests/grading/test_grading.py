@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -35,6 +36,12 @@ def test_the_content_of_a_box_comes_back_whatever_is_nested_in_it(content: str, 
         (["\\boxed{1} then \\boxed{2"], "1"),  # cut short
         (["\\boxed{1}", "no box here"], "1"),
         (["\\boxed{1", "2}"], None),  # never joined across spans
+        (["\\boxed{1}", "\\boxed{2", "}"], "1"),
+        (["\\boxed{1 \\boxed{2}"], "2"),
+        (["\\boxed{1 \\boxed{2} 3}"], "2"),
+        (["} \\boxed{1} {"], "1"),
+        (["\\boxed{}"], ""),
+        (["\\boxed 5"], None),
         (["the answer is 5"], None),
         ([], None),
     ],
@@ -43,10 +50,36 @@ def test_the_last_complete_box_inside_one_span_is_the_answer(texts: list[str], a
     assert extract_answer(texts) == answer
 
 
+@given(st.lists(st.text("\\boxed{} 1", max_size=20), max_size=3), balanced)
+def test_a_box_that_is_cut_in_two_is_none_and_a_whole_one_after_it_counts(texts: list[str], content: str) -> None:
+    box = f"\\boxed{{{content}}}"
+    for cut in range(1, len(box)):
+        assert extract_answer([box[:cut], box[cut:]]) is None
+    assert extract_answer([*texts, box]) == content.strip()
+
+
+def test_a_thousand_open_boxes_are_read_at_once() -> None:
+    began = time.monotonic()
+    assert extract_answer(["\\boxed{" * 10_000]) is None
+    assert time.monotonic() - began < 2
+
+
 @given(st.integers())
 def test_integers_are_read_however_they_are_written(n: int) -> None:
     for text in (str(n), f"{n:,}", f" {n}.0", f"${n}$", f"\\${n}", f"{n:,}".replace(",", "{,}")):
         assert exact_integer(text) == n
+
+
+@pytest.mark.parametrize("text", ["", "x", "1.5", "1/2", "1,23", "1 2", "--1", "1e3", "0x10", "∞"])
+def test_what_is_no_integer_is_not_read_as_one(text: str) -> None:
+    assert exact_integer(text) is None
+
+
+def test_integers_have_as_many_digits_as_they_like() -> None:
+    with Grader() as grader:
+        assert grader.grade("9" * 5000, "9" * 5000) is True
+        assert grader.grade("9" * 5000, "9") is False
+        assert grader._worker is None
 
 
 @given(st.integers(), st.integers())
@@ -72,6 +105,16 @@ def grader() -> Iterator[Grader]:
         ("x+1", "1+x", True),
         ("\\sqrt{8}", "2\\sqrt{2}", True),
         ("\\text{Monday}", "Monday", True),
+        ("50\\%", "0.5", True),
+        ("x = 5", "5", True),
+        ("\\{1, 2\\}", "\\{2, 1\\}", True),
+        ("x^2 + 2x + 1", "(x + 1)^2", True),
+        ("x > 1", "1 < x", True),
+        ("x > 1", "x < 1", False),
+        ("x \\ge 1", "x > 1", False),
+        ("[1, 2)", "[1, 2]", False),
+        ("\\frac{1", "1", False),
+        ("no idea", "1", False),
         ("0.333", "1/3", False),
         ("12", "13", False),
         ("(2, 1)", "(1, 2)", False),
@@ -98,3 +141,23 @@ def test_a_worker_that_dies_is_replaced(grader: Grader) -> None:
     grader._worker.kill()
     grader._worker.wait()
     assert grader.grade("1/2", "0.5") is True
+
+
+def test_a_worker_that_is_killed_over_a_question_costs_that_question_only() -> None:
+    with Grader() as grader:
+        assert grader.grade("1/2", "0.5") is True
+        killer = threading.Timer(0.3, grader._worker.kill)
+        killer.start()
+        assert grader.grade("9^{9^{9^9}}", "3") is False
+        killer.join()
+        assert grader.timeouts == 1
+        assert grader.grade("1/2", "0.5") is True
+
+
+def test_a_worker_ends_with_its_grader() -> None:
+    with Grader() as grader:
+        grader.grade("x", "x")
+        worker = grader._worker
+    assert worker.poll() is not None
+    assert grader.grade("1/2", "0.5") is True  # and a closed one may be asked again
+    grader.close()

@@ -33,6 +33,7 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line. Exit codes: 0, 1 (run time), 2 (usage, config, data), 130 (interrupted)."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background was started with it ignored
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no threads behind the back of a process that may fork
     try:

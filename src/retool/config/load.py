@@ -26,7 +26,7 @@ SchemaT = TypeVar("SchemaT", bound=Section)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which `2e-6` is a number (YAML 1.1 wants `2.0e-6`), only true and false are booleans, and a date is text."""
+    """YAML in which `2e-6` is a number (YAML 1.1 wants `2.0e-6`), `yes` and `off` are texts, and so are dates."""
 
 
 class _Dumper(yaml.SafeDumper):

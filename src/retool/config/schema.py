@@ -13,7 +13,6 @@ from pydantic import Field
 from retool.config.base import Section
 from retool.config.sandbox import SandboxConfig
 
-
 DecayRate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
