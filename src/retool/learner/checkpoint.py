@@ -6,6 +6,7 @@ A checkpoint is written beside its place and published by one rename: a kill at 
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,10 @@ def save_checkpoint(
         if target.exists():
             shutil.rmtree(target)
         draft.rename(target)
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # safetensors and tokenizers raise classes of their own where the disk is full
         shutil.rmtree(draft, ignore_errors=True)
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        what = "the disk is full" if full else str(error).splitlines()[0]
+        full = os.strerror(errno.ENOSPC) in str(error)
+        what = "the disk is full" if full else (str(error).splitlines() or [type(error).__name__])[0]
         raise RetoolError(
             f"checkpoint {target} could not be written: {what}; make room and run the same command again, "
             "it goes on from the last whole checkpoint"

@@ -63,7 +63,8 @@ def _head(
     if not entropy:
         return chosen_N, None
     probs_NV = logprobs_NV.exp()
-    return chosen_N, -torch.where(probs_NV > 0, probs_NV * logprobs_NV, 0.0).sum(-1)
+    finite_NV = logprobs_NV.masked_fill(probs_NV == 0, 0.0)  # before the product: 0 · −inf has a gradient of NaN
+    return chosen_N, -(probs_NV * finite_NV).sum(-1)
 
 
 @torch.no_grad()

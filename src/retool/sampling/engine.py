@@ -30,6 +30,8 @@ from retool.sampling.sampler import Sampler, SamplingParams, Segment, StopFuncti
 _FEED_LIMIT = 16  # a text of at most this many tokens is fed through decode steps instead of a prefill of its own
 _SPAN_BUCKET = 64  # cache positions read by a step are rounded up to this
 _PREFIXES_KEPT = 16  # prompts whose keys and values are kept for the rest of their group
+_CHECK_TOKENS = 6  # read with and without the cache when an engine is made
+_CHECK_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}  # of the logits, relative
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +47,7 @@ class Row:
 @dataclass(slots=True, eq=False)
 class _Request:
     row: Row | None
+    held: bool  # the caller holds the row since an earlier segment, and will release it himself
     ids: Sequence[int]
     params: SamplingParams
     stop: StopFunction
@@ -80,7 +83,7 @@ class Engine(Sampler):
     def __init__(
         self, model: PreTrainedModel, *, rows: int, capacity: int, prefill_chunk: int = 128, deterministic: bool = False
     ):
-        _check_supported(model, capacity)
+        _check_config(model, capacity)
         self.model = model
         self.version = 0
         self.capacity = capacity
@@ -94,6 +97,7 @@ class Engine(Sampler):
         self._prefixes: OrderedDict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
         self._positions_S = torch.arange(capacity, device=model.device)
         self._loop: asyncio.Task[None] | None = None
+        self._check_cache()
         self._stats = EngineStats()
 
     async def extend(
@@ -105,10 +109,10 @@ class Engine(Sampler):
                 f"{held} tokens held + {len(ids)} new + {params.max_tokens} to sample do not fit into a row of "
                 f"{self.capacity} tokens"
             )
-        request = _Request(handle, ids, params, stop, key, asyncio.get_running_loop().create_future())
+        future = asyncio.get_running_loop().create_future()
+        request = _Request(handle, handle is not None, ids, params, stop, key, future)
         self._waiting.append(request)
-        if self._loop is None or self._loop.done():
-            self._loop = asyncio.create_task(self._run())
+        self._wake()
         try:
             return await request.future
         except BaseException:  # cancelled, or the model failed: a row that the caller never saw goes back
@@ -120,6 +124,8 @@ class Engine(Sampler):
     def release(self, handle: Row) -> None:
         self._free.append(handle.index)
         self._free.sort(reverse=True)  # low rows first: the step covers rows up to the highest one in use
+        if self._waiting:
+            self._wake()
 
     def update(self, version: int) -> None:
         """The weights have changed: what was computed from the old ones is not reused for new trajectories."""
@@ -131,27 +137,37 @@ class Engine(Sampler):
         stats, self._stats = self._stats, EngineStats()
         return stats
 
+    def _wake(self) -> None:
+        if self._loop is None or self._loop.done():
+            self._loop = asyncio.create_task(self._run())
+
     def _withdraw(self, request: _Request) -> None:
+        """Forget a request, with the row of a trajectory that has not come to hold one."""
         if request in self._waiting:
             self._waiting.remove(request)
         if request in self._active:
             self._active.remove(request)
+        if request.row is not None and not request.held:
+            self.release(request.row)
 
     async def _run(self) -> None:
-        """Step until nobody waits for a token. Between steps the event loop runs the tools' and trajectories' code."""
+        """Step until nobody can go on. Between steps the event loop runs the tools' and trajectories' code."""
+        self.model.eval()  # the learner leaves it in training mode, with dropout
         try:
-            while self._waiting or self._active:
-                self._admit()
-                if self._active:
-                    with torch.inference_mode():
-                        self._step()
+            self._admit()
+            while self._active:
+                with torch.inference_mode():
+                    self._step()
                 await asyncio.sleep(0)
+                self._admit()
         except Exception as error:  # whoever waits must learn of it; the error is not swallowed
-            for request in [*self._active, *self._waiting]:
-                if not request.future.done():
-                    request.future.set_exception(error)
+            requests = {*self._active, *self._waiting}
             self._active.clear()
             self._waiting.clear()
+            for request in requests:
+                if not request.future.done():
+                    request.future.set_exception(error)
+                    self._withdraw(request)
 
     def _admit(self) -> None:
         """Give a row to those who wait for one, first come first served; who has one goes on at once."""
@@ -187,20 +203,24 @@ class Engine(Sampler):
             while len(self._prefixes) > _PREFIXES_KEPT:
                 self._prefixes.popitem(last=False)
 
-    @torch.inference_mode()
     def _prefill(self, row: Row) -> None:
         """Read all pending tokens but the last, in chunks that depend on nothing but this row."""
         began = time.perf_counter()
         while len(row.pending) > 1:
             chunk = [row.pending.popleft() for _ in range(min(self._chunk, len(row.pending) - 1))]
-            positions_Q = torch.arange(row.length, row.length + len(chunk), device=self.model.device)
-            span = self._span(row.length + len(chunk))
-            mask_QS = self._positions_S[:span] <= positions_Q[:, None]
-            self._cache.aim(slice(row.index, row.index + 1), positions_Q[None], span)
-            self._forward(torch.tensor([chunk], device=self.model.device), positions_Q[None], mask_QS[None, None])
-            row.length += len(chunk)
+            self._read(row, chunk)
             self._stats.prefilled_tokens += len(chunk)
         self._stats.prefill_seconds += time.perf_counter() - began
+
+    @torch.inference_mode()
+    def _read(self, row: Row, chunk: list[int]) -> torch.Tensor:
+        """Append a chunk to one row of the cache. Returns the logits after it, [1, V]."""
+        positions_Q = torch.arange(row.length, row.length + len(chunk), device=self.model.device)
+        span = self._span(row.length + len(chunk))
+        mask_QS = self._positions_S[:span] <= positions_Q[:, None]
+        self._cache.aim(slice(row.index, row.index + 1), positions_Q[None], span)
+        row.length += len(chunk)
+        return self._forward(torch.tensor([chunk], device=self.model.device), positions_Q[None], mask_QS[None, None])
 
     def _step(self) -> None:
         """Feed one token of every active row; where it was the last pending one, sample the next."""
@@ -270,7 +290,10 @@ class Engine(Sampler):
         return min(self.capacity, -(-longest // _SPAN_BUCKET) * _SPAN_BUCKET)
 
     def _forward(self, ids_RQ: torch.Tensor, positions_RQ: torch.Tensor, mask_R1QS: torch.Tensor) -> torch.Tensor:
-        """Logits after the last token of each row, [R, V]."""
+        """Logits after the last token of each row, [R, V]. The mask is True where a token may look."""
+        if self.model.config._attn_implementation == "eager":  # adds the mask to the scores, whatever its type
+            least = torch.finfo(self.model.dtype).min
+            mask_R1QS = torch.zeros_like(mask_R1QS, dtype=self.model.dtype).masked_fill_(~mask_R1QS, least)
         output = self.model(
             input_ids=ids_RQ,
             position_ids=positions_RQ,
@@ -281,9 +304,32 @@ class Engine(Sampler):
         )
         return output.logits[:, -1]
 
+    @torch.inference_mode()
+    def _check_cache(self) -> None:
+        """Refuse a model that says something else through this cache than without one, before it is sampled wrongly."""
+        self.model.eval()
+        ids = list(range(min(_CHECK_TOKENS, self.capacity)))
+        row = Row(0)
+        try:
+            self._read(row, ids[:-1])
+            ours_V = self._read(row, ids[-1:])[0].float()
+            plain_V = self.model(input_ids=torch.tensor([ids], device=self.model.device), use_cache=False).logits[0, -1]
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise UsageError(f"{self._refusal()} ({type(error).__name__}: {str(error).splitlines()[0]})") from error
+        gap = float((ours_V - plain_V.float()).norm() / plain_V.float().norm())
+        if not gap < _CHECK_TOLERANCE[self.model.dtype]:
+            raise UsageError(f"{self._refusal()} (the logits differ by a share of {gap:.1g})")
 
-def _check_supported(model: PreTrainedModel, capacity: int) -> None:
-    """Refuse models whose attention this cache does not implement, before anything is sampled wrongly."""
+    def _refusal(self) -> str:
+        config = self.model.config
+        return (
+            f"model type {config.model_type!r} with {config._attn_implementation!r} attention does not work with the "
+            "engine's KV cache; take a decoder-only model with plain attention over keys and values, such as 'llama'"
+        )
+
+
+def _check_config(model: PreTrainedModel, capacity: int) -> None:
+    """Refuse models by what their config says of their attention; the rest is for `_check_cache` to find out."""
     config = model.config.get_text_config()
     name = config.model_type
     if getattr(config, "is_encoder_decoder", False):
