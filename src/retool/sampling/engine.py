@@ -31,7 +31,6 @@ _FEED_LIMIT = 16  # a text of at most this many tokens is fed through decode ste
 _SPAN_BUCKET = 64  # cache positions read by a step are rounded up to this
 _PREFIXES_KEPT = 16  # prompts whose keys and values are kept for the rest of their group
 _CHECK_TOKENS = 6  # read with and without the cache when an engine is made
-_CHECK_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}  # of the logits, relative
 
 
 @dataclass(slots=True, eq=False)
@@ -47,7 +46,6 @@ class Row:
 @dataclass(slots=True, eq=False)
 class _Request:
     row: Row | None
-    held: bool  # the caller holds the row since an earlier segment, and will release it himself
     ids: Sequence[int]
     params: SamplingParams
     stop: StopFunction
@@ -109,8 +107,7 @@ class Engine(Sampler):
                 f"{held} tokens held + {len(ids)} new + {params.max_tokens} to sample do not fit into a row of "
                 f"{self.capacity} tokens"
             )
-        future = asyncio.get_running_loop().create_future()
-        request = _Request(handle, handle is not None, ids, params, stop, key, future)
+        request = _Request(handle, ids, params, stop, key, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
         self._wake()
         try:
@@ -142,13 +139,10 @@ class Engine(Sampler):
             self._loop = asyncio.create_task(self._run())
 
     def _withdraw(self, request: _Request) -> None:
-        """Forget a request, with the row of a trajectory that has not come to hold one."""
         if request in self._waiting:
             self._waiting.remove(request)
         if request in self._active:
             self._active.remove(request)
-        if request.row is not None and not request.held:
-            self.release(request.row)
 
     async def _run(self) -> None:
         """Step until nobody can go on. Between steps the event loop runs the tools' and trajectories' code."""
@@ -161,13 +155,11 @@ class Engine(Sampler):
                 await asyncio.sleep(0)
                 self._admit()
         except Exception as error:  # whoever waits must learn of it; the error is not swallowed
-            requests = {*self._active, *self._waiting}
-            self._active.clear()
-            self._waiting.clear()
-            for request in requests:
+            for request in [*self._active, *self._waiting]:
                 if not request.future.done():
                     request.future.set_exception(error)
-                    self._withdraw(request)
+            self._active.clear()
+            self._waiting.clear()
 
     def _admit(self) -> None:
         """Give a row to those who wait for one, first come first served; who has one goes on at once."""
@@ -317,7 +309,7 @@ class Engine(Sampler):
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             raise UsageError(f"{self._refusal()} ({type(error).__name__}: {str(error).splitlines()[0]})") from error
         gap = float((ours_V - plain_V.float()).norm() / plain_V.float().norm())
-        if not gap < _CHECK_TOLERANCE[self.model.dtype]:
+        if not gap < (1e-3 if self.model.dtype == torch.float32 else 5e-2):
             raise UsageError(f"{self._refusal()} (the logits differ by a share of {gap:.1g})")
 
     def _refusal(self) -> str:
