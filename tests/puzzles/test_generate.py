@@ -39,9 +39,9 @@ def test_excluded_tasks_are_not_drawn():
 
 
 def test_a_family_without_news_leaves_its_turns_to_the_others():
-    rows = generate(len(FAMILIES) * 700, seed=0)
+    rows = generate(len(FAMILIES) * 1100, seed=0)
     counts = Counter(problem.source for problem, _ in rows)
-    assert counts["digit_sum_of_power"] < 700 < counts["number_base"]
+    assert counts["digit_sum_of_power"] < 1100 < counts["number_base"]
     assert len({problem.text for problem, _ in rows}) == len(rows)
 
 

@@ -271,9 +271,9 @@ def test_the_same_report_gives_the_same_bytes(tmp_path):
 
 def test_a_report_that_cannot_be_written_is_one_clear_error_and_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RetoolError, match=r"Could not write .*report\.html"):
+    with pytest.raises(RetoolError, match=r"could not write .*report\.html"):
         write_report(tmp_path / "file" / "report.html", Report(title="t", systems=systems()))
     (tmp_path / "folder.html").mkdir()
-    with pytest.raises(RetoolError, match="Could not write"):
+    with pytest.raises(RetoolError, match="could not write"):
         write_report(tmp_path / "folder.html", Report(title="t"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.html"]
