@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 import torch
 from hypothesis import given
@@ -13,6 +15,8 @@ from retool.errors import UsageError
 from retool.learner import logprobs
 from retool.learner.batching import Example, make_batch, split_by_tokens
 from retool.sampling.choose import transform_logits
+from retool.sampling.engine import Engine
+from retool.sampling.sampler import SamplingParams, Segment
 
 EXAMPLES = [
     Example([1, 2, 3, 4, 5, 6, 7], [False, False, True, True, False, True, True]),
@@ -46,6 +50,46 @@ def test_values_and_gradients_are_those_of_the_plain_way(
         scores[finite].sum().backward()
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sampling", [SamplingConfig(top_p=0.7), SamplingConfig(top_k=3), SamplingConfig(min_p=0.5)])
+def test_the_entropy_has_a_gradient_where_tokens_are_left_out(model: PreTrainedModel, sampling: SamplingConfig) -> None:
+    """p log p at p = 0 is 0, and so is its gradient; the product alone gives 0 · −inf."""
+    batch = make_batch(EXAMPLES, [0, 1, 2], 0, torch.device("cpu"))
+    logprobs.score(model, batch, sampling, entropy=True).entropies_N.sum().backward()
+    ours = model.get_output_embeddings().weight.grad.clone()
+    model.zero_grad()
+    rows = [transform_logits(model(torch.tensor([e.ids])).logits[0, :-1], sampling) for e in EXAMPLES]
+    for example, logits in zip(EXAMPLES, rows, strict=True):
+        for t in range(1, len(example)):
+            if example.mask[t]:
+                kept = logits[t - 1][logits[t - 1].isfinite()]
+                torch.distributions.Categorical(logits=kept).entropy().backward(retain_graph=True)
+    torch.testing.assert_close(ours, model.get_output_embeddings().weight.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sampling", [SamplingConfig(temperature=0.7, top_p=0.7), SamplingConfig(top_k=5, min_p=0.01)])
+def test_the_learner_finds_the_samplers_log_probabilities_again(
+    model: PreTrainedModel, sampling: SamplingConfig
+) -> None:
+    engine = Engine(model, rows=2, capacity=60)
+    params = SamplingParams(sampling, 30, frozenset())
+
+    async def main() -> list[Segment]:
+        return await asyncio.gather(*(engine.extend(None, [9, 1], params, lambda _: False, key) for key in range(2)))
+
+    segments = asyncio.run(main())
+    examples = [Example([9, 1, *segment.ids], [False] * 2 + [True] * 30) for segment in segments]
+    with torch.no_grad():
+        found = logprobs.score(model, make_batch(examples, [0, 1], 0, torch.device("cpu")), sampling).logprobs_N
+    recorded = torch.tensor([value for segment in segments for value in segment.logprobs])
+    torch.testing.assert_close(found, recorded, atol=1e-5, rtol=0)
+
+
+def test_a_batch_without_targets_has_no_scores(model: PreTrainedModel) -> None:
+    batch = make_batch([Example([1, 2], [False, False])], [0], 0, torch.device("cpu"))
+    scores = logprobs.score(model, batch, entropy=True)
+    assert scores.logprobs_N.shape == scores.entropies_N.shape == (0,)
 
 
 def test_entropy_is_that_of_the_transformed_distribution(model: PreTrainedModel) -> None:

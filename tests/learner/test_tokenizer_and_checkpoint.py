@@ -64,6 +64,24 @@ def test_a_write_that_fails_leaves_the_old_checkpoint_whole(
     assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
 
 
+def test_a_disk_that_takes_no_more_leaves_the_old_checkpoint_whole(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    """The weights' writer has an exception class of its own."""
+    resource = pytest.importorskip("resource")
+    folder = save_checkpoint(tmp_path, 1, model, tokenizer, {"first": True})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, hard))
+    try:
+        with pytest.raises(RetoolError, match=r"could not be written: .*; make room"):
+            save_checkpoint(tmp_path, 1, model, tokenizer, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
+    assert load_state(folder)["first"]
+    AutoModelForCausalLM.from_pretrained(folder)
+
+
 def test_old_states_go_and_their_weights_stay(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from retool.learner.logprobs import score
 from retool.learner.optimizer import Optimizer
 from retool.learner.ppo import PpoLearner
 from retool.learner.sft import sft_step
+from retool.sampling.choose import transform_logits
 from retool.types import Author, Problem, Span, StopReason, Trajectory
 
 EXAMPLES = [Example([9, n, 20 + n, 30 + n, 5], [False, False, True, False, True]) for n in range(6)]
@@ -72,6 +73,16 @@ def test_a_gradient_that_is_not_finite_changes_nothing(model: PreTrainedModel) -
     assert math.isnan(optimizer.step())
     torch.testing.assert_close(before, [parameter.detach() for parameter in model.parameters()])
     assert optimizer.steps_taken == 1
+
+
+def test_muon_takes_the_matrices_of_the_trunk_and_nothing_else(model: PreTrainedModel) -> None:
+    optimizer = Optimizer(model, sft(optimizer="muon"), 10, torch.nn.Linear(32, 1), 1e-3)
+    taken = {id(parameter) for group in optimizer._optimizers["muon"].param_groups for parameter in group["params"]}
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in taken}
+    layers = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    assert {name.split(".")[-2] for name in names} == set(layers)
+    assert len(names) == 2 * len(layers)
+    assert len({id(p) for p in optimizer.parameters}) == len(optimizer.parameters) == len([*model.parameters()]) + 2
 
 
 def answer(model: PreTrainedModel, token: int, sample: int) -> Trajectory:
@@ -142,3 +153,58 @@ def test_a_learner_goes_on_from_its_state_as_if_nothing_had_happened(model: PreT
     run(resumed, range(3, 5))
     for name, value in model.state_dict().items():
         assert torch.equal(value, expected[name]), name
+
+
+def with_a_call(model: PreTrainedModel, token: int, sample: int) -> Trajectory:
+    """As `answer`, with a result of the interpreter and one more token behind it."""
+    trajectory = answer(model, token, sample)
+    trajectory.spans.append(Span(Author.INTERPRETER, [7, 7, 8], ""))
+    ids = torch.tensor([[9, 1, token, 7, 7, 8]])
+    with torch.no_grad():
+        logprob = float(model(ids).logits[0, -1].log_softmax(-1)[11])
+    trajectory.spans.append(Span(Author.MODEL, [11], "", [logprob]))
+    return trajectory
+
+
+def test_the_learner_sees_the_models_tokens_alone_however_they_are_batched(model: PreTrainedModel) -> None:
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    found = []
+    for budget in (6, 10_000):
+        model.load_state_dict(weights)
+        config = RlConfig(steps=1, learning_rate=1e-3, micro_batch_tokens=budget, ppo=PpoConfig(mini_batches=1))
+        learner = PpoLearner(model, config, SamplingConfig(), pad_id=0, seed=0)
+        metrics, record = learner.update([with_a_call(model, token, n) for n, token in enumerate([4, 5])], 1)
+        assert record.offsets.tolist() == [0, 2, 4]
+        assert metrics["logprob_gap_max"] < 1e-5
+        found.append(metrics)
+    assert found[0] == pytest.approx(found[1], rel=1e-4, abs=1e-6)
+
+
+def test_ppo_learns_where_the_sampler_leaves_tokens_out(model: PreTrainedModel) -> None:
+    sampling = SamplingConfig(top_p=0.7)
+
+    def logprobs() -> torch.Tensor:
+        with torch.no_grad():
+            return transform_logits(model(torch.tensor([[9, 1]])).logits[:, -1], sampling).log_softmax(-1)[0]
+
+    before = logprobs()
+    token = int(before.argmax())
+    rewarded = answer(model, token, 0)
+    rewarded.reward["total"], rewarded.spans[0].logprobs = 1.0, [float(before[token])]
+    config = RlConfig(steps=1, learning_rate=1e-3, ppo=PpoConfig(mini_batches=1, whiten=False))
+    metrics, _ = PpoLearner(model, config, sampling, pad_id=0, seed=0).update([rewarded], 1)
+    assert math.isfinite(metrics["grad_norm"]) and metrics["logprob_gap_max"] < 1e-5
+    assert logprobs()[token] > before[token]
+
+
+def test_while_the_critic_warms_up_the_policy_stays(model: PreTrainedModel) -> None:
+    config = RlConfig(steps=4, learning_rate=1e-2, critic_warmup_steps=2, ppo=PpoConfig(mini_batches=1, epochs=2))
+    learner = PpoLearner(model, config, SamplingConfig(), pad_id=0, seed=0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    changed, critics = [], []
+    for step in (1, 2, 3):
+        learner.update([answer(model, token, n) for n, token in enumerate([4, 5, 6])], step)
+        changed.append(any(not torch.equal(value, before[name]) for name, value in model.state_dict().items()))
+        critics.append(learner.critic.out.bias.item())
+    assert changed == [False, False, True]
+    assert len({0.0, *critics}) == 4

@@ -55,3 +55,18 @@ def test_whitened_advantages_have_mean_zero_and_deviation_one_over_the_mask() ->
     white = whiten(torch.randn(4, 9) * 3 + 7, mask)
     assert abs(white[mask].mean()) < 1e-5 and abs(white[mask].std() - 1) < 1e-4
     assert not white[~mask].any()
+
+
+@given(episodes(), fraction, fraction, st.floats(-100, 100, width=32))
+@settings(deadline=None)
+def test_nothing_depends_on_what_the_critic_says_of_the_interpreters_tokens(
+    episode: tuple, gamma: float, lam: float, said: float
+) -> None:
+    rewards, values, mask = episode
+    other = gae(rewards, torch.where(mask, values, said), mask, gamma, lam)
+    torch.testing.assert_close(other, gae(rewards, values, mask, gamma, lam), atol=0, rtol=0)
+
+
+def test_a_single_token_is_not_whitened() -> None:
+    mask = torch.tensor([[False, True]])
+    assert whiten(torch.tensor([[5.0, 2.0]]), mask).tolist() == [[0.0, 2.0]]

@@ -55,6 +55,7 @@ def test_explained_variance_is_one_for_a_perfect_critic_and_zero_for_the_mean() 
     assert explained_variance(returns, returns) == pytest.approx(1.0)
     assert explained_variance(torch.full((4,), 0.5), returns) == pytest.approx(0.0)
     assert explained_variance(torch.zeros(4), torch.ones(4)) == 0.0
+    assert explained_variance(torch.zeros(1), torch.ones(1)) == 0.0
 
 
 def test_the_reward_is_plus_or_minus_one() -> None:

@@ -51,6 +51,28 @@ def test_min_p_keeps_what_is_probable_enough_beside_the_best(values: list[float]
     assert clear <= kept(values, min_p=min_p) <= possible
 
 
+@given(logits, st.floats(0.3, 2.0), st.integers(1, 12), st.floats(0.05, 0.99), st.floats(0.0, 0.5))
+@settings(deadline=None)
+def test_temperature_top_k_top_p_and_min_p_apply_one_after_the_other(
+    values: list[float], temperature: float, top_k: int, top_p: float, min_p: float
+) -> None:
+    scaled = np.array(values) / temperature
+    left = np.argsort(-scaled)[:top_k]
+    masses = np.exp(scaled[left] - scaled.max())
+    before = np.concatenate([[0.0], np.cumsum(masses)[:-1]]) / masses.sum()
+    left, ratios, close = left[before < top_p], masses[before < top_p], np.abs(before - top_p).min() < 1e-5
+    expected = set(left[ratios >= min_p].tolist())
+    on_the_edge = close or (min_p > 0 and bool((np.abs(ratios - min_p) < 1e-4 * min_p).any()))
+    found = kept(values, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    assert on_the_edge or found == expected
+    assert int(np.argmax(values)) in found
+
+
+def test_tokens_tied_with_the_last_kept_one_are_kept_too() -> None:
+    assert kept([1.0, 2.0, 1.0, 0.0], top_k=2) == {0, 1, 2}
+    assert kept([0.0, 0.0, 0.0], top_p=0.5) == {0, 1, 2}
+
+
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
 def test_temperature_divides_the_logits(temperature: float) -> None:
     row = torch.randn(3, 7)
@@ -81,3 +103,11 @@ def test_random_numbers_depend_on_key_and_position_alone_and_are_uniform() -> No
     assert uniforms(keys[777:778], positions[777:778])[0] == numbers[777]
     counts = np.histogram(numbers, bins=20, range=(0, 1))[0]
     assert ((counts - 1000) ** 2 / 1000).sum() < 50  # χ² with 19 degrees of freedom: p < 0.0002 beyond
+
+
+@given(st.lists(st.one_of(st.floats(-30, 30), st.just(-np.inf)), min_size=1, max_size=50), st.floats(0, 1))
+def test_what_was_left_out_is_never_drawn(values: list[float], uniform: float) -> None:
+    values[len(values) // 2] = 0.0  # at least one token is left
+    row = torch.tensor([values])
+    ids, logprobs = draw(row, torch.tensor([min(uniform, 1 - 2.0**-53)], dtype=torch.float64))
+    assert logprobs.isfinite().all() and row[0, ids].isfinite().all()

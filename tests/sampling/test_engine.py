@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -29,11 +30,26 @@ COMMON = {
     "pad_token_id": 0,
 }
 
+MULTI_HEAD = {"gpt2", "gpt_neox", "gptj", "mpt", "bloom"}  # as many key as query heads; their configs know no other
+
 
 def make_model(model_type: str, **extra: object) -> PreTrainedModel:
     torch.manual_seed(0)
-    config = AutoConfig.for_model(model_type, **{**COMMON, **extra})
+    sizes = {k: v for k, v in COMMON.items() if k != "num_key_value_heads" or model_type not in MULTI_HEAD}
+    config = AutoConfig.for_model(model_type, **{**sizes, **extra})
     return AutoModelForCausalLM.from_config(config).eval()
+
+
+def recorded_and_plain(model: PreTrainedModel, turns: list[tuple[list[int], Segment]]) -> tuple[torch.Tensor, ...]:
+    """Of one trajectory, as (what was given, what followed): the stored log-probs, and those of one forward pass."""
+    ids, positions = [], []
+    for given, segment in turns:
+        positions += range(len(ids) + len(given), len(ids) + len(given) + len(segment.ids))
+        ids += [*given, *segment.ids]
+    with torch.inference_mode():
+        logprobs = model(torch.tensor([ids]), use_cache=False).logits[0].log_softmax(-1)
+    plain = torch.stack([logprobs[position - 1, ids[position]] for position in positions])
+    return torch.tensor([value for _, segment in turns for value in segment.logprobs]), plain
 
 
 def params(max_tokens: int = 24, temperature: float = 1.0, **extra: object) -> SamplingParams:
@@ -57,7 +73,10 @@ RESULT = [5, 6, 7, 8]
 PROMPTS = [list(range(1, 2 + 5 * n)) for n in range(1, 5)]
 
 
-@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3", "mistral", "smollm3", "olmo2"])
+@pytest.mark.parametrize(
+    "model_type",
+    ["llama", "qwen2", "qwen3", "mistral", "smollm3", "olmo2", "gemma3_text", "mixtral", "gpt_neox", "gpt2", "mpt"],
+)
 def test_greedy_tokens_are_those_of_generate(model_type: str) -> None:
     model = make_model(model_type)
     engine = Engine(model, rows=3, capacity=80, prefill_chunk=8)
@@ -79,13 +98,21 @@ def test_recorded_log_probabilities_are_those_of_a_plain_forward_pass(determinis
         return await asyncio.gather(*(two_turns(engine, p, key) for key, p in enumerate(PROMPTS)))
 
     for prompt, (first, second) in zip(PROMPTS, asyncio.run(main()), strict=True):
-        ids = torch.tensor([prompt + first.ids + RESULT + second.ids])
-        with torch.inference_mode():
-            logprobs = model(ids).logits[0].log_softmax(-1)
-        begins = len(prompt), len(prompt) + len(first.ids) + len(RESULT)
-        for begin, segment in zip(begins, (first, second), strict=True):
-            for offset, (token, stored) in enumerate(zip(segment.ids, segment.logprobs, strict=True)):
-                assert abs(float(logprobs[begin + offset - 1, token]) - stored) < 1e-5
+        torch.testing.assert_close(*recorded_and_plain(model, [(prompt, first), (RESULT, second)]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_no_kind_of_attention_looks_at_what_it_must_not(attention: str) -> None:
+    """Eager attention adds the mask to the scores and takes no booleans: a mask of 0 and 1 would hide nothing."""
+    model = make_model("qwen3")
+    model.set_attn_implementation(attention)
+    engine = Engine(model, rows=3, capacity=100)
+
+    async def main() -> list[list[Segment]]:
+        return await asyncio.gather(*(two_turns(engine, p, key) for key, p in enumerate(PROMPTS)))
+
+    for prompt, (first, second) in zip(PROMPTS, asyncio.run(main()), strict=True):
+        torch.testing.assert_close(*recorded_and_plain(model, [(prompt, first), (RESULT, second)]), atol=1e-5, rtol=0)
 
 
 def test_in_deterministic_mode_a_trajectory_does_not_depend_on_its_company() -> None:
@@ -121,6 +148,44 @@ def test_a_groups_prompt_is_computed_once_and_a_result_costs_its_own_tokens_only
     assert stats.sampled_tokens == 4 * 2 * 24
 
 
+def test_a_long_result_is_read_in_chunks_and_nothing_before_it_again() -> None:
+    model = make_model("llama")
+    engine = Engine(model, rows=2, capacity=160, prefill_chunk=8)
+    result = [n % VOCABULARY for n in range(50, 87)]
+
+    async def main() -> list[Segment]:
+        first = await engine.extend(None, PROMPTS[0], params(), never, 0)
+        engine.take_stats()
+        return [first, await engine.extend(first.handle, result, params(), never, 0)]
+
+    first, second = asyncio.run(main())
+    stats = engine.take_stats()
+    assert (stats.prefilled_tokens, stats.fed_tokens) == (len(result), 0)  # and the last token before it, less its own
+    torch.testing.assert_close(*recorded_and_plain(model, [(PROMPTS[0], first), (result, second)]), atol=1e-5, rtol=0)
+
+
+def test_after_an_update_prompts_are_computed_anew_and_segments_carry_the_version() -> None:
+    model = make_model("llama")
+    engine = Engine(model, rows=1, capacity=80)
+    for version in (0, 1):
+        segment = asyncio.run(engine.extend(None, PROMPTS[3], params(), never, 0))
+        engine.release(segment.handle)
+        assert segment.version == version
+        torch.testing.assert_close(*recorded_and_plain(model, [(PROMPTS[3], segment)]), atol=1e-5, rtol=0)
+        with torch.no_grad():
+            model.get_input_embeddings().weight.mul_(1.5)
+        engine.update(version + 1)
+    assert engine.take_stats().reused_tokens == 0
+
+
+def test_sampling_is_without_dropout_though_the_learner_trains_with_it() -> None:
+    model = make_model("gpt2", attn_pdrop=0.5, resid_pdrop=0.5, embd_pdrop=0.5)
+    engine = Engine(model, rows=1, capacity=80)
+    model.train()
+    segment = asyncio.run(engine.extend(None, PROMPTS[1], params(), never, 0))
+    torch.testing.assert_close(*recorded_and_plain(model.eval(), [(PROMPTS[1], segment)]), atol=1e-5, rtol=0)
+
+
 def test_more_trajectories_than_rows_take_turns() -> None:
     engine = Engine(make_model("llama"), rows=2, capacity=80)
 
@@ -128,6 +193,23 @@ def test_more_trajectories_than_rows_take_turns() -> None:
         return await asyncio.gather(*(two_turns(engine, PROMPTS[0], key) for key in range(9)))
 
     assert len({tuple(first.ids) for first, _ in asyncio.run(main())}) == 9
+
+
+def test_nothing_is_computed_while_every_row_waits_for_its_tool() -> None:
+    engine = Engine(make_model("llama"), rows=1, capacity=80)
+
+    async def main() -> tuple[float, list[Segment]]:
+        first = await engine.extend(None, PROMPTS[0], params(), never, 0)
+        waiting = asyncio.create_task(engine.extend(None, PROMPTS[0], params(), never, 1))
+        began = time.process_time()
+        await asyncio.sleep(0.3)
+        used = time.process_time() - began
+        engine.release(first.handle)
+        return used, [first, await asyncio.wait_for(waiting, 20)]
+
+    used, segments = asyncio.run(main())
+    assert used < 0.15
+    assert [len(segment.ids) for segment in segments] == [24, 24]
 
 
 def test_a_forbidden_token_is_never_sampled_and_the_others_share_its_probability() -> None:
@@ -201,6 +283,13 @@ def test_an_error_in_the_model_reaches_everyone_who_waits(monkeypatch: pytest.Mo
         return await asyncio.wait_for(asyncio.gather(*jobs, return_exceptions=True), 20)
 
     assert [str(error) for error in asyncio.run(main())] == ["out of memory"] * 3
+    monkeypatch.undo()
+
+    async def again() -> list[Segment]:
+        return await asyncio.gather(*(engine.extend(None, PROMPTS[0], params(), never, key) for key in range(2)))
+
+    segments = asyncio.run(asyncio.wait_for(again(), 20))
+    assert {segment.handle.index for segment in segments} == {0, 1}  # every row came back, once
 
 
 def test_models_whose_cache_it_cannot_hold_are_refused() -> None:
@@ -209,6 +298,19 @@ def test_models_whose_cache_it_cannot_hold_are_refused() -> None:
     with pytest.raises(UsageError, match="layers of type"):
         model = make_model("llama")
         model.config.layer_types = ["linear_attention"] * 2
+        Engine(model, rows=1, capacity=80)
+
+
+@pytest.mark.parametrize("model_type", ["rwkv", "bloom", "gptj"])
+def test_a_model_that_says_something_else_through_the_cache_is_refused(model_type: str) -> None:
+    with pytest.raises(UsageError, match=rf"'{model_type}' .* does not work with the engine's KV cache"):
+        Engine(make_model(model_type), rows=1, capacity=80)
+
+
+def test_an_encoder_decoder_is_refused() -> None:
+    model = make_model("llama")
+    model.config.is_encoder_decoder = True
+    with pytest.raises(UsageError, match="is an encoder-decoder"):
         Engine(model, rows=1, capacity=80)
 
 

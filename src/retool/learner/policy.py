@@ -48,6 +48,8 @@ def load_policy(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokeniz
         raise UsageError(
             f"no causal language model could be loaded from {config.path!r} (taken as a {kind}): {_first_line(error)}"
         ) from error
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
     return model.to(pick_device(config)), load_tokenizer(config.path, config.trust_remote_code)
 
 

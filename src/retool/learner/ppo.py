@@ -120,6 +120,7 @@ class PpoLearner:
     ) -> dict[str, float]:
         """One optimizer step; losses are means over the model tokens of the mini-batch."""
         ppo = self.config.ppo
+        warming_up = step <= self.config.critic_warmup_steps  # steps count from 1
         self.model.train()
         tokens = sum(len(part) for part in sampled)
         sums: dict[str, float] = defaultdict(float)
@@ -130,9 +131,10 @@ class PpoLearner:
             )
             scores = score(self.model, batch, self.sampling, entropy=True)
             policy_N, extra = ppo_clip(scores.logprobs_N, old_N, advantages_N, ppo.clip_low, ppo.clip_high)
-            value_N = value_clip(self.critic(scores.states_ND), old_values_N, returns_N, ppo.value_clip)
+            states_ND = scores.states_ND.detach() if warming_up else scores.states_ND
+            value_N = value_clip(self.critic(states_ND), old_values_N, returns_N, ppo.value_clip)
             loss = ppo.value_coefficient * value_N.sum()
-            if step >= self.config.critic_warmup_steps:
+            if not warming_up:
                 loss = loss + policy_N.sum() - ppo.entropy_coefficient * scores.entropies_N.sum()
             (loss / tokens).backward()
             parts = {"policy_loss": policy_N, "value_loss": value_N, "entropy": scores.entropies_N, **extra}

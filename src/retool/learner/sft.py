@@ -16,7 +16,7 @@ def sft_step(
 ) -> dict[str, float]:
     """One optimizer step on `examples`. The loss is the mean over the batch's model tokens, however it is split."""
     model.train()
-    tokens = sum(sum(example.mask) for example in examples)
+    tokens = max(1, sum(sum(example.mask) for example in examples))
     learning_rate, total = optimizer.learning_rate, 0.0
     for indices in split_by_tokens([len(example) for example in examples], token_budget):
         batch = make_batch(examples, indices, pad_id, model.device)

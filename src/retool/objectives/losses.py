@@ -33,7 +33,6 @@ def value_clip(
 
 def explained_variance(values_N: torch.Tensor, returns_N: torch.Tensor) -> float:
     """1 − Var(returns − values) / Var(returns): 1 is a perfect critic, 0 one that knows the mean only."""
-    variance = returns_N.var()
-    if returns_N.numel() < 2 or variance == 0:
+    if returns_N.numel() < 2 or (variance := returns_N.var()) == 0:
         return 0.0
     return float(1.0 - (returns_N - values_N).var() / variance)

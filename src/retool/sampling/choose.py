@@ -26,15 +26,27 @@ def transform_logits(logits_NV: torch.Tensor, config: SamplingConfig) -> torch.T
         kth_N1 = logits_NV.topk(config.top_k, dim=-1).values[..., -1:]
         logits_NV = logits_NV.masked_fill(logits_NV < kth_N1, -torch.inf)
     if config.top_p < 1.0:
-        sorted_NV = logits_NV.sort(dim=-1, descending=True).values
-        probs_NV = sorted_NV.softmax(-1)
-        kept_NV = probs_NV.cumsum(-1) - probs_NV < config.top_p  # the mass before a token has not reached top_p yet
-        least_N1 = sorted_NV.masked_fill(~kept_NV, torch.inf).amin(-1, keepdim=True)
-        logits_NV = logits_NV.masked_fill(logits_NV < least_N1, -torch.inf)
+        logits_NV = logits_NV.masked_fill(logits_NV < _least_kept(logits_NV, config.top_p), -torch.inf)
     if config.min_p > 0.0:
         best_N1 = logits_NV.amax(-1, keepdim=True)
         logits_NV = logits_NV.masked_fill(logits_NV < best_N1 + torch.tensor(config.min_p).log(), -torch.inf)
     return logits_NV
+
+
+def _least_kept(logits_NV: torch.Tensor, top_p: float, first: int = 1024) -> torch.Tensor:
+    """The logit of the last token that top-p keeps, [..., 1].
+
+    Sorting a whole vocabulary costs more than a decode step of a small model; the `first` tokens nearly always hold the
+    mass, and only rows where they do not are sorted in full.
+    """
+    best_NK = logits_NV.topk(min(first, logits_NV.shape[-1]), dim=-1).values
+    probs_NK = (best_NK - logits_NV.logsumexp(-1, keepdim=True)).exp()
+    kept_NK = probs_NK.cumsum(-1) - probs_NK < top_p  # the mass before a token has not reached top_p yet
+    least_N1 = best_NK.masked_fill(~kept_NK, torch.inf).amin(-1, keepdim=True)
+    short_N = kept_NK[..., -1] & (best_NK.shape[-1] < logits_NV.shape[-1])
+    if short_N.any():
+        least_N1[short_N] = _least_kept(logits_NV[short_N], top_p, logits_NV.shape[-1])
+    return least_N1
 
 
 def draw(logits_NV: torch.Tensor, uniforms_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
