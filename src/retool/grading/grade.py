@@ -43,8 +43,9 @@ class Grader:
         if self._worker is not None and self._worker.poll() is not None:
             self.close()  # it died since the last question, which is not this answer's fault
         worker = self._worker or self._start()
+        question = {"answer": answer, "reference": reference, "seconds": self._seconds}
         try:
-            worker.stdin.write(json.dumps({"answer": answer, "reference": reference}).encode() + b"\n")
+            worker.stdin.write(json.dumps(question).encode() + b"\n")
             worker.stdin.flush()
             line = _read_line(worker, self._seconds)
         except (BrokenPipeError, TimeoutError):
@@ -59,8 +60,14 @@ class Grader:
         return reply["equal"]
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "retool.grading.worker"]
-        self._worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        # -P: a sympy.py in the user's folder is none of ours. A session of its own: Ctrl-C is for the parent.
+        self._worker = subprocess.Popen(
+            [sys.executable, "-P", "-m", "retool.grading.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
         try:
             ready = _read_line(self._worker, _START_SECONDS)
         except TimeoutError:
