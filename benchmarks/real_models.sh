@@ -18,16 +18,17 @@ evaluate() { # name preset model protocol interpreter
 for interpreter in on off; do
     evaluate "smollm2-$interpreter" smollm2-135m "$MODELS/smollm2-135m" tags "$interpreter"
 done
-for interpreter in on off; do
-    evaluate "qwen-$interpreter" qwen2.5-0.5b "$MODELS/qwen2.5-coder-0.5b" fenced "$interpreter"
-done
 
 [ -e "$OUT/synth/traces.jsonl" ] || "$RETOOL" synth smollm2-135m --source "$TRAIN" --mapping gsm8k --limit 1000 --out "$OUT/synth"
-"$RETOOL" sft smollm2-135m sft.steps="${SFT_STEPS:-20}" sft.save_every=5 --model "$MODELS/smollm2-135m" \
+"$RETOOL" sft smollm2-135m sft.steps="${SFT_STEPS:-20}" sft.save_every=5 sft.batch_size="${SFT_BATCH:-16}" --model "$MODELS/smollm2-135m" \
     --traces "$OUT/synth/traces.jsonl" --out "$OUT/sft"
 COLD="$OUT/sft/checkpoints/step-${SFT_STEPS:-20}"
 "$RETOOL" rl smollm2-135m rl.steps="${RL_STEPS:-3}" rl.save_every=1 rl.prompts=4 rl.samples="${RL_SAMPLES:-4}" --model "$COLD" \
     --data "$TRAIN" --heldout "$TEST" --mapping gsm8k --out "$OUT/rl"
+
+for interpreter in on off; do
+    evaluate "qwen-$interpreter" qwen2.5-0.5b "$MODELS/qwen2.5-coder-0.5b" fenced "$interpreter"
+done
 
 for results in "$OUT"/eval-*/results.json; do
     python3 -c 'import json, sys; r = json.load(open(sys.argv[1])); print(json.dumps({"eval": sys.argv[1].split("/")[-2], **{k: r[k] for k in ("accuracy", "ci95", "truncated", "code_ratio", "code_pass_rate")}}))' "$results"
