@@ -100,7 +100,17 @@ def test_a_closed_sandbox_starts_again_when_it_is_used() -> None:
     box.close()
 
 
-@pytest.mark.parametrize("victim", ["zygote", "supervisor"])
+@pytest.fixture
+def restless_threads() -> Iterator[None]:
+    """Threads take turns so often that what is not guarded between them shows."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("restless_threads")
+@pytest.mark.parametrize("victim", ["zygote", *["supervisor"] * 5])
 def test_calls_survive_the_death_of(fresh: Sandbox, victim: str) -> None:
     async def run() -> list[str]:
         calls = [asyncio.create_task(fresh.run(f"sum(range(10 ** 5))\nprint({n})")) for n in range(60)]

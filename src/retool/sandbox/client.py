@@ -280,6 +280,7 @@ class _Connection:
 
     def _end(self) -> None:
         with self._lock:
+            lost = not self._closed  # asked once: whoever is told of the loss closes what is left of this connection
             self.alive = False
             waiting, self._waiting = self._waiting, {}
             self._socket.close()
@@ -289,10 +290,10 @@ class _Connection:
         for future in waiting.values():
             if not future.set_running_or_notify_cancel():
                 continue
-            if self._closed:
-                future.set_exception(RetoolError("the sandbox was closed while code was running"))
-            else:
+            if lost:
                 future.set_result(_LOST)
+            else:
+                future.set_exception(RetoolError("the sandbox was closed while code was running"))
 
 
 _LOST = Result(CallStatus.SANDBOX_ERROR, reason="the sandbox's supervisor was lost")
