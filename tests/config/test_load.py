@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retool.config.load import dump_config, leaf_keys, load_config, presets
+from retool.config.sandbox import SandboxConfig
 from retool.config.schema import Config
 from retool.errors import UsageError
 
@@ -47,6 +48,7 @@ texts = st.text(max_size=30) | st.sampled_from(
         "=",
         "a: b",
         "- a",
+        "\x85",
     ]
 )
 values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
@@ -108,11 +110,17 @@ def test_overrides_win_over_the_file_and_the_file_over_its_preset(tmp_path: Path
         ("rl.betas=[0.9]", "rl.betas.1 must be given"),
         ("rl.betas=[0.9, 0.9, 0.9]", "rl.betas must be a list of 2, found"),
         ("rl.betas=[0.9, 1.0]", "rl.betas.1 must be less than 1.0, found 1.0"),
-        ("zzz=1", "unknown config key 'zzz' in the command line; sections are seed, threads, model"),
+        ("zzz=1", "unknown config key 'zzz' in the command line; the top level has seed, threads, model"),
         ("=1", "an override has the form key=value"),
         ("rl.steps.more=3", "unknown config key 'rl.steps.more'"),
         ("rl.steps", "an override has the form key=value"),
         ("rl.steps=[1", "the value of rl.steps.*not valid YAML"),
+        ("rl.learning_rate=.inf", "rl.learning_rate must be a finite number, found inf"),
+        ("rl.learning_rate=1e999", "rl.learning_rate must be a finite number, found inf"),
+        ("sampling.temperature=.nan", "sampling.temperature must be a finite number, found nan"),
+        ("rl.betas=[.nan, 0.9]", "rl.betas.0 must be a finite number, found nan"),
+        ("model.architecture={a: 1, a: 2}", "the value of model.architecture, line 1 .* 'a' is given twice"),
+        (f"seed={'[' * 2000}", "the value of seed, line 1 .* more than 50 levels of nesting"),
     ],
 )
 def test_a_mistake_is_named_with_what_is_allowed(override: str, message: str) -> None:
@@ -127,6 +135,10 @@ def test_a_mistake_is_named_with_what_is_allowed(override: str, message: str) ->
         ("rl: [\n", "mine.yaml, line 2 is not valid YAML"),
         ("- 1\n", "must hold settings as `key: value`, found list"),
         ("preset: nanoo\n", "unknown preset 'nanoo'; presets are nano"),
+        ("seed: 1\nrl: {}\nseed: 2\n", "mine.yaml, line 3 is not valid YAML .* the key 'seed' is given twice"),
+        ("rl:\n  steps: 1\n  'steps': 2\n", "mine.yaml, line 3 .* the key 'steps' is given twice"),
+        (f"seed:\n  {'[' * 2000}{']' * 2000}\n", "mine.yaml, line 2 .* more than 50 levels of nesting"),
+        ("model:\n  architecture: &a {b: *a}\n", "mine.yaml, line 2 .* an alias inside what it stands for"),
     ],
 )
 def test_a_mistake_in_a_file_is_named_with_the_file(text: str, message: str, tmp_path: Path) -> None:
@@ -134,6 +146,25 @@ def test_a_mistake_in_a_file_is_named_with_the_file(text: str, message: str, tmp
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
         load(str(path))
+
+
+def test_settings_of_one_section_are_shared_with_another(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("eval:\n  sampling: &s\n    top_p: 0.5\n    top_k: 3\nsampling:\n  <<: *s\n  top_k: 4\n")
+    config = load(str(path))
+    assert (config.sampling.top_p, config.sampling.top_k, config.eval.sampling.top_k) == (0.5, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("cpu_second=1", r"unknown config key 'cpu_second' in the command line; did you mean 'cpu_seconds'\?"),
+        ("learning_rate=1", "unknown config key 'learning_rate' in the command line; the top level has cpu_seconds,"),
+    ],
+)
+def test_advice_is_about_the_settings_that_were_asked_for(override: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_config(SandboxConfig, None, [override])
 
 
 def test_a_file_of_other_bytes_than_text_is_refused(tmp_path: Path) -> None:

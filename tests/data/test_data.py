@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retool.data.jsonl import read_jsonl, write_jsonl
+from retool.data.labels import agree
 from retool.data.load import check_disjoint, load_problems
 from retool.errors import RetoolError, UsageError
+from retool.grading.grade import exact_integer
 from retool.types import Problem
 
 
@@ -69,6 +71,25 @@ def test_problems_whose_copies_disagree_are_dropped_and_counted(tmp_path: Path) 
     assert loaded.report.conflict_examples[0]["answers"] == ["1", "2"]
 
 
+numbers = st.sampled_from([-1234, -12, 0, 7, 12, 1234, 21_234])
+notations = ["{}", "{:,}", " {}.0", "${}$", "\\${}", "+{}", "0{}", "{}.", "{}/2", "{}x", "1e{}", "−{}", "2\\!{}"]
+labels = st.builds(str.format, st.sampled_from(notations), numbers)
+
+
+@given(labels, labels | st.text(max_size=4))
+def test_copies_agree_where_grading_takes_their_integers_for_one(label: str, other: str) -> None:
+    same = exact_integer(label) is not None and exact_integer(label) == exact_integer(other)
+    assert agree(label, other) == agree(other, label) == (same or label == other)
+    assert agree(label, label)
+
+
+def test_copies_that_write_one_number_in_two_ways_are_no_conflict(tmp_path: Path) -> None:
+    rows = [{"problem": "x?", "answer": answer} for answer in ("1,234", "1234", 1234.0, "$1{,}234$")]
+    loaded = load_problems(rows_file(tmp_path, *rows))
+    assert [problem.answer for problem in loaded.problems] == ["1,234"]
+    assert (loaded.report.duplicates, loaded.report.conflicts) == (3, 0)
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("12")), min_size=1))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_each_row_read_is_kept_or_counted(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
@@ -114,6 +135,65 @@ def test_ids_do_not_change_when_rows_move(tmp_path: Path) -> None:
     forward = {p.text: p.id for p in load_problems(rows_file(tmp_path, *rows)).problems}
     backward = {p.text: p.id for p in load_problems(rows_file(tmp_path, *rows[::-1])).problems}
     assert forward == backward and len(set(forward.values())) == 3
+
+
+def test_ids_that_a_set_gives_twice_are_made_from_the_texts(tmp_path: Path) -> None:
+    rows = [{"id": identity, "problem": problem, "answer": "1"} for identity, problem in ((0, "a"), (1, "b"), (0, "c"))]
+    ids = {problem.text: problem.id for problem in load_problems(rows_file(tmp_path, *rows)).problems}
+    assert ids["b"] == "1" and len({*ids.values(), "0"}) == 4
+    moved = load_problems(rows_file(tmp_path, *rows[::-1]), limit=2).problems
+    assert {problem.text: problem.id for problem in moved} == {text: ids[text] for text in "cb"}
+
+
+def test_an_id_column_that_was_asked_for_must_tell_problems_apart(tmp_path: Path) -> None:
+    rows = [{"n": 7, "problem": problem, "answer": "1"} for problem in ("a", "a ", "b")]
+    mapping = "problem=problem,answer=answer,id=n"
+    assert load_problems(rows_file(tmp_path, *rows[:2]), mapping).problems[0].id == "7"
+    with pytest.raises(UsageError, match=r"different problems with the same id, such as '7' \('a' and 'b'\)"):
+        load_problems(rows_file(tmp_path, *rows), mapping)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"problem": "x?", "answer": ["3"]}, r"rows.jsonl:2 has a list as its answer .* such as answer=COLUMN\[0\]"),
+        ({"problem": [{"content": "x?"}], "answer": "3"}, r"rows.jsonl:2 has a list as its problem \(looked for 'prob"),
+        ({"problem": "x?", "answer": {"value": 3}}, "rows.jsonl:2 has a dict as its answer .* or answer=COLUMN.NAME"),
+        ({"problem": "x?", "answer": "3", "solution": ["so"]}, "rows.jsonl:2 has a list as its solution"),
+        ({"problem": "x\ud800?", "answer": "3"}, r"rows.jsonl:2 has half a surrogate pair, '\\ud800', in its problem"),
+        ({"problem": "x?", "answer": "3", "id": "\udfff"}, "rows.jsonl:2 has half a surrogate pair, .* in its id"),
+    ],
+)
+def test_what_is_neither_text_nor_number_is_refused(row: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_problems(rows_file(tmp_path, {"problem": "1 + 1?", "answer": 2}, row))
+
+
+def test_a_place_inside_a_list_can_be_named(tmp_path: Path) -> None:
+    path = rows_file(tmp_path, {"problem": "x?", "answer": ["3"]})
+    assert load_problems(path, "problem=problem,answer=answer[0]").problems[0].answer == "3"
+
+
+def test_a_missing_column_lists_the_ready_mappings(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"its columns are 'prompt'.* ready ones are default, gsm8k, dapo-math-17k"):
+        load_problems(rows_file(tmp_path, {"prompt": "x?", "answer": "3"}))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path: Path) -> None:
+    row = json.dumps({"problem": "x?", "answer": "3"})
+    for name, text in (("rows.jsonl", row + "\n"), ("rows.json", f"[{row}]")):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        assert load_problems(str(tmp_path / name)).problems[0].answer == "3"
+
+
+def test_what_nests_too_deeply_is_named_with_its_place(tmp_path: Path) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    (tmp_path / "rows.jsonl").write_text('{"problem": "a", "answer": "1"}\n{"problem": ' + deep + "}\n")
+    with pytest.raises(UsageError, match=r"rows.jsonl:2 is nested too deeply"):
+        load_problems(str(tmp_path / "rows.jsonl"))
+    (tmp_path / "rows.json").write_text(deep)
+    with pytest.raises(UsageError, match=r"rows.json is nested too deeply"):
+        load_problems(str(tmp_path / "rows.json"))
 
 
 def test_what_is_wrong_is_named_with_its_place(tmp_path: Path) -> None:
@@ -208,9 +288,15 @@ def test_shared_problems_are_found_whatever_their_case_and_spaces() -> None:
     check_disjoint(train, [Problem("c", "Find y.", "1", "s")])
 
 
+def is_text(text: str) -> bool:
+    """JSON's escapes of the two halves of a surrogate pair are one character; half a pair stays what it is."""
+    return json.loads(json.dumps(text)) == text
+
+
+texts = st.text() | st.text(st.characters(codec=None)).filter(is_text)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=5,
 )
 
@@ -224,7 +310,7 @@ def test_jsonl_comes_back_as_it_was_written(tmp_path: Path, rows: list[dict[str,
 
 def test_jsonl_is_written_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "deep" / "rows.jsonl"
-    rows = [{"a": 1}, {"b": "ü\u2028\n"}]
+    rows = [{"a": 1}, {"b": "ü\u2028\n\ud800"}]
     write_jsonl(path, rows)
     assert [row for _, row in read_jsonl(path)] == rows
 

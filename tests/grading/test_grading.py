@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retool.errors import RetoolError
 from retool.grading import Grader, extract_answer
 from retool.grading.grade import exact_integer
 
@@ -152,6 +158,79 @@ def test_a_worker_that_is_killed_over_a_question_costs_that_question_only() -> N
         killer.join()
         assert grader.timeouts == 1
         assert grader.grade("1/2", "0.5") is True
+
+
+def test_threads_that_share_a_grader_get_the_answers_to_their_own_questions() -> None:
+    def ask(n: int) -> bool:
+        return grader.grade(f"x + {n}", f"{n} + x" if n % 3 else "y")
+
+    with Grader(seconds=60.0) as grader, ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(ask, range(60))) == [n % 3 > 0 for n in range(60)]
+
+
+def test_a_question_that_is_interrupted_takes_its_answer_along(fake_math_verify: Path) -> None:
+    fake_math_verify.write_text(STRINGS.replace("return ref", "time.sleep(2 * ('slow' in reference)); return ref"))
+    with Grader(seconds=60.0) as grader:
+        assert grader.grade("x", "x") is True
+        with pytest.raises(KeyboardInterrupt), interrupted_soon():
+            grader.grade("slow", "slow")
+        assert grader.grade("x", "y") is False
+        assert grader.grade("x", "x") is True
+
+
+def test_a_start_that_is_interrupted_is_begun_anew(fake_math_verify: Path) -> None:
+    fake_math_verify.write_text("import time\ntime.sleep(1)\n" + STRINGS)
+    with Grader() as grader:
+        with pytest.raises(KeyboardInterrupt), interrupted_soon():
+            grader.grade("x", "x")
+        assert grader.grade("x", "x") is True
+
+
+@contextlib.contextmanager
+def interrupted_soon() -> Iterator[None]:
+    interrupter = threading.Timer(0.3, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+    interrupter.start()
+    try:
+        yield
+    finally:
+        interrupter.join()
+
+
+STRINGS = """
+import sys, time
+def parse(text, parsing_timeout):
+    return text.replace("sqrt{8}", "2sqrt{2}").replace("\\\\", "")
+def verify(reference, answer, timeout_seconds):
+    return reference == answer
+"""
+
+
+@pytest.fixture
+def fake_math_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a module that workers import instead of math-verify."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    return tmp_path / "math_verify.py"
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (STRINGS.replace("sqrt{8}", "sqrt{9}"), "math-verify cannot read LaTeX: pip install --force-reinstall"),
+        ("raise ImportError('no parser')", "ImportError: no parser"),
+        ("", "ImportError: cannot import name 'parse'"),
+    ],
+)
+def test_an_installation_that_cannot_grade_is_an_error(fake_math_verify: Path, module: str, reason: str) -> None:
+    fake_math_verify.write_text(module)
+    with Grader() as grader, pytest.raises(RetoolError, match=f"the grading worker did not start: {reason}"):
+        grader.grade("1/2", "0.5")
+
+
+def test_a_library_may_write_as_many_warnings_as_it_likes(fake_math_verify: Path) -> None:
+    fake_math_verify.write_text(STRINGS.replace("return ref", "print('!' * 10_000, file=sys.stderr); return ref"))
+    with Grader() as grader:
+        assert all(grader.grade(f"x + {n}", f"x + {n}") for n in range(20))
+        assert grader.timeouts == 0
 
 
 def test_a_worker_ends_with_its_grader() -> None:

@@ -1,1 +1,4 @@
-"""Typed settings: `schema` says which there are, `load` reads them, `presets/` holds ready ones."""
+"""Typed settings: `schema` says which there are, `notation` how they are written, `load` reads them.
+
+`presets/` holds ready ones.
+"""

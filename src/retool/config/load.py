@@ -7,7 +7,6 @@ what is allowed.
 from __future__ import annotations
 
 import difflib
-import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,36 +14,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from retool.config.base import Section
+from retool.config.notation import dump, parse
 from retool.errors import UsageError
 
 SchemaT = TypeVar("SchemaT", bound=Section)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which `2e-6` is a number (YAML 1.1 wants `2.0e-6`), `yes` and `off` are texts, and so are dates."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Puts quotes around each text that `_Loader`, or another reader of YAML, would take for something else."""
-
-
-_READ_OTHERWISE = ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
-_Loader.yaml_implicit_resolvers = {
-    letter: [(tag, pattern) for tag, pattern in resolvers if tag not in _READ_OTHERWISE]
-    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-for _side in (_Loader, _Dumper):
-    _side.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?(\d+\.\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(inf|nan))$"),
-        list("-+0123456789."),
-    )
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false|True|False)$"), list("tTfF"))
 
 
 def presets() -> list[str]:
@@ -62,16 +39,16 @@ def load_config(schema: type[SchemaT], source: str | None = None, overrides: Seq
         if not equals or not key:
             raise UsageError(f"an override has the form key=value, such as rl.steps=20; found {override!r}")
         _check_keys(schema, _nest(key, None), "the command line")
-        values = _merge(values, _nest(key, _parse(text, f"the value of {key}")))
+        values = _merge(values, _nest(key, parse(text, f"the value of {key}")))
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        raise UsageError(_explain(error.errors()[0])) from None
+        raise UsageError(_explain(schema, error.errors()[0])) from None
 
 
 def dump_config(config: Section) -> str:
     """The resolved config as YAML; loading it gives the same config."""
-    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return dump(config.model_dump(mode="json"))
 
 
 def leaf_keys(schema: type[BaseModel]) -> list[str]:
@@ -114,23 +91,12 @@ def _read_source(schema: type[Section], source: str) -> dict[str, Any]:
 
 
 def _read_yaml(text: str, name: str) -> dict[str, Any]:
-    values = _parse(text, name)
+    values = parse(text, name)
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise UsageError(f"{name} must hold settings as `key: value`, found {type(values).__name__}")
     return values
-
-
-def _parse(text: str, name: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise UsageError(f"{name}{where} is not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    except ValueError as error:  # such as an integer of more digits than Python reads
-        raise UsageError(f"{name} holds a value that cannot be read: {error}") from None
 
 
 def _nest(key: str, value: Any) -> dict[str, Any]:
@@ -147,18 +113,25 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _check_keys(schema: type[BaseModel], values: Mapping[str, Any], where: str, prefix: str = "") -> None:
+def _check_keys(schema: type[BaseModel], values: Mapping[str, Any], where: str) -> None:
     """Unknown keys are found here, over the whole file, so that the message can say where and name the nearest one."""
+    key = next(_unknown_keys(schema, values, where), None)
+    if key is not None:
+        raise UsageError(_unknown(schema, key, where))
+
+
+def _unknown_keys(schema: type[BaseModel], values: Mapping[str, Any], where: str, prefix: str = "") -> Iterator[str]:
     for name, value in values.items():
         if name not in schema.model_fields:
             if isinstance(value, dict) and len(value) == 1:  # an override such as rl.optim.lr=1: show all of the key
                 name = f"{name}.{next(iter(value))}"
-            raise UsageError(_unknown(f"{prefix}{name}", where))
+            yield f"{prefix}{name}"
+            continue
         section = _section(schema.model_fields[name].annotation)
         if section is not None and isinstance(value, dict):
-            _check_keys(section, value, where, f"{prefix}{name}.")
+            yield from _unknown_keys(section, value, where, f"{prefix}{name}.")
         elif isinstance(value, dict) and where == "the command line" and _takes_no_mapping(schema, name):
-            raise UsageError(_unknown(f"{prefix}{name}.{next(iter(value))}", where))
+            yield f"{prefix}{name}.{next(iter(value))}"
 
 
 def _takes_no_mapping(schema: type[BaseModel], name: str) -> bool:
@@ -167,14 +140,12 @@ def _takes_no_mapping(schema: type[BaseModel], name: str) -> bool:
     return not any(typing.get_origin(option) is dict for option in options)
 
 
-def _unknown(key: str, where: str) -> str:
-    from retool.config.schema import Config
-
-    known = [name for name, _ in _keys(Config)]
+def _unknown(schema: type[BaseModel], key: str, where: str) -> str:
+    known = [name for name, _ in _keys(schema)]
     last = key.rsplit(".", 1)[-1]
     by_leaf = [name for name in known if name.rsplit(".", 1)[-1] == last]
     close = difflib.get_close_matches(key, by_leaf or known, 1, cutoff=0.0 if by_leaf else 0.5)
-    advice = f"; did you mean {close[0]!r}?" if close else f"; sections are {', '.join(Config.model_fields)}"
+    advice = f"; did you mean {close[0]!r}?" if close else f"; the top level has {', '.join(schema.model_fields)}"
     return f"unknown config key {key!r} in {where}{advice}"
 
 
@@ -199,11 +170,11 @@ _BOUNDS = {
 }
 
 
-def _explain(error: ErrorDetails) -> str:
+def _explain(schema: type[BaseModel], error: ErrorDetails) -> str:
     key = ".".join(str(part) for part in error["loc"])
     kind, found, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "extra_forbidden":
-        return _unknown(key, "the config")
+        return _unknown(schema, key, "the config")
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
         expected = f"{words} {context[name]}"

@@ -20,10 +20,7 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
-            try:
-                row = json.loads(line.decode())
-            except ValueError as error:
-                raise UsageError(f"{path}:{number} is not JSON: {error}") from error
+            row = parse_json(line, f"{path}:{number}")
             if not isinstance(row, dict):
                 raise UsageError(f"{path}:{number} must be a JSON object, found {type(row).__name__}")
             yield number, row
@@ -31,4 +28,16 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one row a line. Raises RetoolError if that is not possible; an older file stays then."""
-    publish(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    # Half a surrogate pair, which UTF-8 cannot hold, becomes the escape by which JSON writes that same character.
+    publish(path, text.encode(errors="backslashreplace"))
+
+
+def parse_json(content: bytes, where: str) -> Any:
+    """The value that UTF-8 `content`, with or without a byte order mark, holds. Raises UsageError naming `where`."""
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except ValueError as error:
+        raise UsageError(f"{where} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{where} is nested too deeply to be read") from error

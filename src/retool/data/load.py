@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
-from retool.data.jsonl import read_jsonl
-from retool.data.mapping import ColumnMapping, find_mapping, look_up
+from retool.data.jsonl import parse_json, read_jsonl
+from retool.data.labels import agree
+from retool.data.mapping import CHOICES, MAPPINGS, ColumnMapping, find_mapping, look_up
 from retool.errors import UsageError
 from retool.types import Problem
 
@@ -51,7 +53,9 @@ def load_problems(source: str, mapping: str | None = None, limit: int | None = N
     """Load the problems of a file (.jsonl, .json, .parquet), a named set, or a Hugging Face data set id.
 
     Problems that differ in white space or case only are one problem. `limit` keeps the first N of what is left.
-    Raises UsageError for missing or empty sources, rows without an answer, and columns that the mapping does not find.
+    Ids are unique: where the ids of a set are not, they are made from the texts instead.
+    Raises UsageError for missing or empty sources, rows without an answer, columns that the mapping does not find or
+    that hold no text, and for an id column of the user's own choice that gives different problems the same id.
     """
     name, rows, columns = _open(source, mapping)
     report = LoadReport()
@@ -64,7 +68,7 @@ def load_problems(source: str, mapping: str | None = None, limit: int | None = N
             kept[key] = problem, solution
             continue
         first = kept[key]
-        if first is None or first[0].answer == problem.answer:
+        if first is None or agree(first[0].answer, problem.answer):
             report.duplicates += 1
             continue
         kept[key] = None
@@ -75,7 +79,8 @@ def load_problems(source: str, mapping: str | None = None, limit: int | None = N
     found = [entry for entry in kept.values() if entry is not None]
     if not found:
         raise UsageError(f"{source} holds no problems")
-    return Loaded(found[:limit], report)
+    chosen = bool(columns.id) and mapping is not None and mapping not in MAPPINGS
+    return Loaded(_with_unique_ids(found, source, chosen)[:limit], report)
 
 
 def check_disjoint(training: Sequence[Problem], heldout: Sequence[Problem]) -> None:
@@ -111,10 +116,7 @@ def _file_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
     elif path.suffix == ".json":
-        try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UsageError(f"{path} is not JSON: {error}") from error
+        rows = parse_json(path.read_bytes(), str(path))
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise UsageError(f"{path} must be a list of objects")
         yield from ((f"{path}, entry {number}", row) for number, row in enumerate(rows, 1))
@@ -154,22 +156,66 @@ def _hub_rows(dataset: str, configuration: str | None, part: str) -> Iterator[tu
 
 
 def _read_row(row: dict[str, Any], columns: ColumnMapping, name: str, where: str) -> tuple[Problem, str | None]:
-    written = _text(look_up(row, columns.answer))
-    question, answer = columns.clean_problem(_text(look_up(row, columns.problem))), columns.clean_answer(written)
+    written = _text(row, columns.answer, "answer", where)
+    question = columns.clean_problem(_text(row, columns.problem, "problem", where)).strip()
+    answer = columns.clean_answer(written).strip()
     for what, value, paths in (("problem", question, columns.problem), ("answer", answer, columns.answer)):
-        if not value.strip():
+        if not value:
             raise UsageError(
-                f"{where} has no {what} (looked for {' or '.join(map(repr, paths))}; its columns are "
-                f"{', '.join(map(repr, row))}); give --mapping, such as problem=COLUMN,answer=COLUMN"
+                f"{where} has no {what} (looked for {_either(paths)}; its columns are {', '.join(map(repr, row))}); "
+                f"give another --mapping: {CHOICES}"
             )
-    question, identity = question.strip(), look_up(row, columns.id)
-    if identity is None:
-        identity = hashlib.blake2b(question.encode(), digest_size=6).hexdigest()
-    solution = columns.clean_solution(_text(look_up(row, columns.solution)))
+    problem = Problem(_text(row, columns.id, "id", where) or _id_of(question), question, answer, name)
+    solution = columns.clean_solution(_text(row, columns.solution, "solution", where))
     if solution in ("", written):  # the answer alone, where one column holds both, is no worked solution
-        return Problem(str(identity), question, answer.strip(), name), None
-    return Problem(str(identity), question, answer.strip(), name), solution
+        return problem, None
+    return problem, solution
 
 
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+def _text(row: dict[str, Any], paths: tuple[str, ...], what: str, where: str) -> str:
+    """The text or the number at the first of `paths` that the row has; "" if it has none of them."""
+    value = look_up(row, paths)
+    if value is None:
+        return ""
+    if not isinstance(value, str | Number):
+        raise UsageError(
+            f"{where} has a {type(value).__name__} as its {what} (looked for {_either(paths)}), expected a text or a "
+            f"number; give a --mapping that names the place inside it, such as {what}=COLUMN[0] or {what}=COLUMN.NAME"
+        )
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{where} has half a surrogate pair, {text[error.start]!r}, in its {what}, which is no text that a "
+            "tokenizer takes; write the whole character, or leave the row out"
+        ) from error
+    return text
+
+
+def _either(paths: tuple[str, ...]) -> str:
+    return " or ".join(map(repr, paths))
+
+
+def _id_of(question: str) -> str:
+    return hashlib.blake2b(question.encode(), digest_size=6).hexdigest()
+
+
+def _with_unique_ids(
+    rows: list[tuple[Problem, str | None]], source: str, chosen: bool
+) -> list[tuple[Problem, str | None]]:
+    """Samples are counted by their problem's id. Raises UsageError if problems share one of a `chosen` column."""
+    by_id: dict[str, list[Problem]] = defaultdict(list)
+    for problem, _ in rows:
+        by_id[problem.id].append(problem)
+    shared = {identity: problems for identity, problems in by_id.items() if len(problems) > 1}
+    if shared and chosen:
+        identity, (first, second, *_) = next(iter(shared.items()))
+        raise UsageError(
+            f"{source} has different problems with the same id, such as {identity!r} ({first.text[:80]!r} and "
+            f"{second.text[:80]!r}); name another id column, or none: ids are then made from the texts"
+        )
+    return [
+        (replace(problem, id=_id_of(problem.text)) if problem.id in shared else problem, solution)
+        for problem, solution in rows
+    ]

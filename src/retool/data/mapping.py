@@ -69,6 +69,12 @@ MAPPINGS: dict[str, ColumnMapping] = {
     "math-500": ColumnMapping(("problem",), ("answer",), ("solution",), ("unique_id",)),
 }
 
+CHOICES = (
+    f"ready ones are {', '.join(MAPPINGS)}, and one of your own reads "
+    "problem=COLUMN,answer=COLUMN[,solution=COLUMN][,id=COLUMN]"
+)
+"""What --mapping takes, for the messages that ask for another one."""
+
 
 def find_mapping(name: str | None) -> ColumnMapping:
     """A ready mapping by name, or one from `problem=question,answer=final[,solution=…][,id=…]`."""
@@ -79,10 +85,7 @@ def find_mapping(name: str | None) -> ColumnMapping:
     for part in name.split(","):
         field, equals, column = part.partition("=")
         if not equals or field.strip() not in ("problem", "answer", "solution", "id") or not column.strip():
-            raise UsageError(
-                f"unknown mapping {name!r}; ready ones are {', '.join(MAPPINGS)}, and one of your own reads "
-                "problem=COLUMN,answer=COLUMN[,solution=COLUMN][,id=COLUMN]"
-            )
+            raise UsageError(f"unknown mapping {name!r}; {CHOICES}")
         columns[field.strip()] = (column.strip(),)
     if not {"problem", "answer"} <= columns.keys():
         raise UsageError(f"the mapping {name!r} must name both a problem and an answer column")

@@ -12,6 +12,7 @@ import re
 import selectors
 import subprocess
 import sys
+import threading
 import time
 from decimal import Decimal
 from typing import Self
@@ -23,11 +24,15 @@ _START_SECONDS = 60.0  # importing SymPy on a busy machine
 
 
 class Grader:
-    """Compares answers with references. `timeouts` counts comparisons that hit the limit and were taken as wrong."""
+    """Compares answers with references. `timeouts` counts comparisons that hit the limit and were taken as wrong.
+
+    Threads may share one; their questions wait for each other.
+    """
 
     def __init__(self, seconds: float = 5.0):
         self.timeouts = 0
         self._seconds = seconds
+        self._lock = threading.RLock()
         self._worker: subprocess.Popen[bytes] | None = None
 
     def grade(self, answer: str | None, reference: str) -> bool:
@@ -40,24 +45,33 @@ class Grader:
         return self._verify(answer, reference)
 
     def _verify(self, answer: str, reference: str) -> bool:
-        if self._worker is not None and self._worker.poll() is not None:
-            self.close()  # it died since the last question, which is not this answer's fault
-        worker = self._worker or self._start()
         question = {"answer": answer, "reference": reference, "seconds": self._seconds}
-        try:
-            worker.stdin.write(json.dumps(question).encode() + b"\n")
-            worker.stdin.flush()
-            line = _read_line(worker, self._seconds)
-        except (BrokenPipeError, TimeoutError):
-            line = b""
-        if not line:  # hung, or killed by what it computed; either way not an answer to be paid for
-            self.timeouts += 1
-            self.close()
-            return False
+        with self._lock:
+            try:
+                line = self._ask(json.dumps(question).encode() + b"\n")
+            except BaseException:  # such as Ctrl-C: the answer to this question would be read as that to the next
+                self.close()
+                raise
+            if not line:  # hung, or killed by what it computed; either way not an answer to be paid for
+                self.timeouts += 1
+                self.close()
+                return False
         reply = json.loads(line)
         if "error" in reply:
             raise RetoolError(f"math-verify failed on {answer[:80]!r}: {reply['error']}")
         return reply["equal"]
+
+    def _ask(self, question: bytes) -> bytes:
+        """The worker's answer; b"" if there is none in time."""
+        if self._worker is not None and self._worker.poll() is not None:
+            self.close()  # it died since the last question, which is not this answer's fault
+        worker = self._worker or self._start()
+        try:
+            worker.stdin.write(question)
+            worker.stdin.flush()
+            return _read_line(worker, self._seconds)
+        except (BrokenPipeError, TimeoutError):
+            return b""
 
     def _start(self) -> subprocess.Popen[bytes]:
         # -P: a sympy.py in the user's folder is none of ours. A session of its own: Ctrl-C is for the parent.
@@ -75,13 +89,14 @@ class Grader:
         if ready.strip() != b"ready":
             self._worker.kill()
             detail = self._worker.stderr.read().decode(errors="replace").strip().splitlines()
-            self.close()
             raise RetoolError(f"the grading worker did not start: {detail[-1] if detail else 'no reason given'}")
         return self._worker
 
     def close(self) -> None:
         """End the worker, if there is one."""
-        if self._worker is not None:
+        with self._lock:
+            if self._worker is None:
+                return
             self._worker.kill()
             self._worker.wait()
             for pipe in (self._worker.stdin, self._worker.stdout, self._worker.stderr):

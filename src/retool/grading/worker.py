@@ -1,8 +1,12 @@
-"""The process that math-verify runs in: one JSON question a line in, one JSON answer a line out."""
+"""The process that math-verify runs in: one JSON question a line in, one JSON answer a line out.
+
+Until it says "ready", stderr tells why it could not; after that nobody reads it.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 
@@ -10,14 +14,20 @@ import sys
 def main() -> None:
     from math_verify import parse, verify
 
+    def equal(reference: str, answer: str) -> bool:
+        # The parent holds the clock, so math-verify's own (which needs signals) is off.
+        parsed = [parse(f"${text}$", parsing_timeout=None) for text in (reference, answer)]
+        return bool(verify(*parsed, timeout_seconds=None))
+
+    if not equal("2\\sqrt{2}", "\\sqrt{8}"):  # what goes wrong in its parser, math-verify swallows
+        sys.exit("math-verify cannot read LaTeX: pip install --force-reinstall 'math-verify[antlr4_13_2]' repairs it")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     print("ready", flush=True)
     for line in sys.stdin:
         question = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, 2 * question["seconds"])  # ends a hung worker whose parent was killed
         try:
-            # The parent holds the clock, so math-verify's own (which needs signals) is off.
-            parsed = [parse(f"${text}$", parsing_timeout=None) for text in (question["reference"], question["answer"])]
-            reply = {"equal": bool(verify(*parsed, timeout_seconds=None))}
+            reply = {"equal": equal(question["reference"], question["answer"])}
         except (RecursionError, MemoryError, OverflowError):
             reply = {"equal": False}  # too deep or too big to be an answer
         except Exception as error:  # reported to the parent, which raises it
