@@ -28,7 +28,7 @@ EXAMPLES = [
 def plain(model: PreTrainedModel, example: Example, sampling: SamplingConfig) -> torch.Tensor:
     """One sequence by itself, no padding, all logits at once."""
     ids = torch.tensor([example.ids])
-    scores = transform_logits(model(ids).logits[0, :-1], sampling).log_softmax(-1)
+    scores = transform_logits(model(ids).logits[0, :-1], sampling, ids[0, 1:]).log_softmax(-1)
     positions = [t for t in range(1, len(example)) if example.mask[t]]
     return torch.stack([scores[t - 1, example.ids[t]] for t in positions])
 
@@ -42,12 +42,12 @@ def test_values_and_gradients_are_those_of_the_plain_way(
     batch = make_batch(EXAMPLES, [0, 1, 2], 0, torch.device("cpu"))
     ours = logprobs.score(model, batch, sampling).logprobs_N
     expected = torch.cat([plain(model, example, sampling) for example in EXAMPLES])
-    finite = expected.isfinite()  # top-p may leave out a token that was not sampled under it
+    assert ours.isfinite().all()  # top-p leaves out no token that is scored
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
     gradients = []
     for scores in (ours, expected):
         model.zero_grad()
-        scores[finite].sum().backward()
+        scores.sum().backward()
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
 
@@ -59,7 +59,10 @@ def test_the_entropy_has_a_gradient_where_tokens_are_left_out(model: PreTrainedM
     logprobs.score(model, batch, sampling, entropy=True).entropies_N.sum().backward()
     ours = model.get_output_embeddings().weight.grad.clone()
     model.zero_grad()
-    rows = [transform_logits(model(torch.tensor([e.ids])).logits[0, :-1], sampling) for e in EXAMPLES]
+    rows = [
+        transform_logits(model(torch.tensor([e.ids])).logits[0, :-1], sampling, torch.tensor(e.ids[1:]))
+        for e in EXAMPLES
+    ]
     for example, logits in zip(EXAMPLES, rows, strict=True):
         for t in range(1, len(example)):
             if example.mask[t]:
@@ -96,7 +99,7 @@ def test_entropy_is_that_of_the_transformed_distribution(model: PreTrainedModel)
     sampling = SamplingConfig(temperature=0.7, top_k=20)
     batch = make_batch(EXAMPLES, [2], 0, torch.device("cpu"))
     scores = logprobs.score(model, batch, sampling, entropy=True)
-    logits = transform_logits(model(batch.ids_BT).logits[0, :-1], sampling)
+    logits = transform_logits(model(batch.ids_BT).logits[0, :-1], sampling, batch.ids_BT[0, 1:])
     torch.testing.assert_close(scores.entropies_N, torch.distributions.Categorical(logits=logits).entropy())
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -80,6 +83,40 @@ def test_a_disk_that_takes_no_more_leaves_the_old_checkpoint_whole(
     assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
     assert load_state(folder)["first"]
     AutoModelForCausalLM.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("killed_at", [1, 2, 3])
+def test_a_kill_while_a_checkpoint_is_replaced_leaves_one_whole(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, killed_at: int
+) -> None:
+    """The moments are: before anything is renamed, after the old one was moved aside, after the new one is in place."""
+    save_checkpoint(tmp_path, 1, model, tokenizer, {"saved": 1})
+    renames: list[Path] = []
+
+    def rename(path: Path, target: Path) -> Path:
+        renames.append(path)
+        if len(renames) == killed_at:
+            raise KeyboardInterrupt
+        os.rename(path, target)
+        return target
+
+    def rmtree(path: Path, **_: object) -> None:
+        if len(renames) == 2:
+            raise KeyboardInterrupt
+        shutil.rmtree(path, ignore_errors=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        patch.setattr("retool.learner.checkpoint.shutil", SimpleNamespace(rmtree=rmtree))
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(tmp_path, 1, model, tokenizer, {"saved": 2})
+    found = latest_resumable(tmp_path)
+    assert found == tmp_path / "step-1"
+    assert load_state(found)["saved"] == (1 if killed_at < 3 else 2)
+    AutoModelForCausalLM.from_pretrained(found)
+    save_checkpoint(tmp_path, 1, model, tokenizer, {"saved": 3})
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
+    assert load_state(found)["saved"] == 3
 
 
 def test_old_states_go_and_their_weights_stay(

@@ -65,6 +65,24 @@ def test_the_learning_rate_follows_its_formula(model: PreTrainedModel, decay: st
         assert optimizer.learning_rate == pytest.approx((step + 1) / 4 if step < 4 else after)
 
 
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_moments_come_from_the_checkpoint_and_settings_from_the_config(model: PreTrainedModel, name: str) -> None:
+    old = Optimizer(model, sft(optimizer=name, betas=(0.8, 0.9)), 10, torch.nn.Linear(32, 1), 1e-3)
+    sft_step(model, old, EXAMPLES, 0, 1000)
+    now = sft(optimizer=name, learning_rate=1e-4, weight_decay=0.1, betas=(0.7, 0.99))
+    new = Optimizer(model, now, 10, torch.nn.Linear(32, 1), 1e-5)
+    new.load_state_dict(old.state_dict())
+    assert new.steps_taken == 1
+    groups = {kind: optimizer.param_groups for kind, optimizer in new._optimizers.items()}
+    assert [group["peak"] for group in groups["adamw"]] == [1e-4, 1e-5]
+    assert {group["betas"] for group in groups["adamw"]} == {(0.7, 0.99)}
+    assert {(group["lr"], group["weight_decay"]) for kind in groups.values() for group in kind} == {(1e-4, 0.1)}
+    for kind, optimizer in new._optimizers.items():
+        moments = optimizer.state_dict()["state"]
+        assert moments
+        torch.testing.assert_close(moments, old._optimizers[kind].state_dict()["state"], rtol=0, atol=0)
+
+
 def test_a_gradient_that_is_not_finite_changes_nothing(model: PreTrainedModel) -> None:
     optimizer = Optimizer(model, sft(), 10)
     before = [parameter.detach().clone() for parameter in model.parameters()]
@@ -120,6 +138,21 @@ def test_ppo_makes_rewarded_answers_more_probable_and_says_how_it_went(model: Pr
     assert first["value_mean"] == 0.0
     assert first["value_loss"] == pytest.approx(0.5)  # half of (±1 − 0)²
     assert list(record.offsets) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_learning_rate_decays_over_the_rl_steps_however_few_trajectories_they_have(
+    model: PreTrainedModel, count: int
+) -> None:
+    config = RlConfig(steps=4, learning_rate=1e-3, decay="linear", ppo=PpoConfig(mini_batches=4))
+    learner = PpoLearner(model, config, SamplingConfig(), pad_id=0, seed=0)
+    lost = answer(model, 4, 0)
+    lost.stop = StopReason.SANDBOX
+    found = []
+    for step in (1, 2, 3, 4):
+        trajectories = [lost] if step == 2 else [answer(model, 4 + n, n) for n in range(count)]
+        found.append(learner.update(trajectories, step)[0].get("learning_rate"))
+    assert found == [1e-3, None, pytest.approx(5e-4), pytest.approx(2.5e-4)]
 
 
 def test_what_the_sandbox_lost_is_left_out(model: PreTrainedModel) -> None:
@@ -195,6 +228,20 @@ def test_ppo_learns_where_the_sampler_leaves_tokens_out(model: PreTrainedModel) 
     metrics, _ = PpoLearner(model, config, sampling, pad_id=0, seed=0).update([rewarded], 1)
     assert math.isfinite(metrics["grad_norm"]) and metrics["logprob_gap_max"] < 1e-5
     assert logprobs()[token] > before[token]
+
+
+@pytest.mark.parametrize("sampling", [SamplingConfig(top_p=0.5), SamplingConfig(top_k=2), SamplingConfig(min_p=0.9)])
+def test_numbers_stay_finite_where_a_sampled_token_is_no_longer_among_the_kept(
+    model: PreTrainedModel, sampling: SamplingConfig
+) -> None:
+    """An update, or a logit's last bits, can carry a token over the edge of what is kept: here the least probable."""
+    with torch.no_grad():
+        token = int(model(torch.tensor([[9, 1]])).logits[0, -1].argmin())
+    trajectories = [answer(model, each, sample) for sample, each in enumerate([token, 4])]
+    config = RlConfig(steps=1, learning_rate=1e-2, ppo=PpoConfig(mini_batches=2, epochs=4))
+    metrics, record = PpoLearner(model, config, sampling, pad_id=0, seed=0).update(trajectories, 1)
+    assert [name for name, value in metrics.items() if not math.isfinite(value)] == []
+    assert torch.from_numpy(record.logprobs).isfinite().all()
 
 
 def test_while_the_critic_warms_up_the_policy_stays(model: PreTrainedModel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -18,6 +19,12 @@ from retool.sampling.scripted import ScriptedSampler
 from retool.sandbox import Result, Sandbox
 from retool.types import Author, CallStatus, Problem, StopReason, Trajectory
 
+TOOLS_TEMPLATE = (
+    "{{ tools | tojson }}{% for message in messages %}{{ '<' + message.role + '>' + message.content }}"
+    "{% for call in message.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}"
+    "{% if message.role == 'assistant' %}{{ '<eos>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+)
 PROBLEM = Problem("p", "What is 12 times 7?", "84", "test")
 
 
@@ -39,10 +46,17 @@ class World:
         self.protocol, self.sandbox, self.tokenizer = protocol, sandbox, tokenizer
 
     def roll_out(
-        self, turns: Sequence[str], *, max_tokens: int = 400, max_calls: int = 4, sandbox: object = None
+        self,
+        turns: Sequence[str],
+        *,
+        max_tokens: int = 400,
+        max_calls: int = 4,
+        sandbox: object = None,
+        eos_ids: frozenset[int] = frozenset(),
     ) -> tuple[Trajectory, ScriptedSampler]:
         said = iter(turns)
         sampler = ScriptedSampler(lambda _: self.tokenizer(next(said), add_special_tokens=False)["input_ids"])
+        sampler.eos_ids = eos_ids
         agent = Agent(
             sampler,
             self.protocol,
@@ -169,6 +183,27 @@ def test_a_failure_of_the_sandbox_is_never_told_to_the_model(world: World) -> No
     assert trajectory.stop is StopReason.SANDBOX
     assert [span.author for span in trajectory.spans] == [Author.MODEL]
     assert sampler.released == 1
+
+
+def test_a_turn_ends_with_what_the_model_calls_an_end_too(world: World) -> None:
+    """As Qwen's generation config lists <|endoftext|> beside the <|im_end|> of its template."""
+    ends = frozenset(world.tokenizer.convert_tokens_to_ids(["<user>"]))
+    trajectory, _ = world.roll_out(["\\boxed{84}<user>7"], eos_ids=ends)
+    assert (trajectory.stop, trajectory.spans[0].text) == (StopReason.EOS, "\\boxed{84}<user>")
+    trajectory, _ = world.roll_out(["\\boxed{84}<eos>7"], eos_ids=ends)
+    assert (trajectory.stop, trajectory.spans[0].text) == (StopReason.EOS, "\\boxed{84}<eos>")
+
+
+@pytest.mark.parametrize("end", ["<eos>", "<user>"])
+def test_the_end_of_a_turn_is_no_part_of_its_last_call(world: World, end: str) -> None:
+    tokenizer = deepcopy(world.tokenizer)
+    tokenizer.chat_template = TOOLS_TEMPLATE
+    native = World(make_protocol(ProtocolConfig(name="native"), tokenizer), world.sandbox, tokenizer)
+    unclosed = '<tool_call>{"name": "python", "arguments": {"code": "print(84)"}}' + end
+    ends = frozenset(tokenizer.convert_tokens_to_ids(["<user>"]))
+    trajectory, _ = native.roll_out([unclosed, "\\boxed{84}" + end], eos_ids=ends)
+    assert [(call.output, call.status) for call in trajectory.calls] == [("84", CallStatus.OK)]
+    assert trajectory.correct
 
 
 def test_trajectories_survive_a_round_trip_through_json(world: World) -> None:

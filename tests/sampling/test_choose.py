@@ -79,6 +79,32 @@ def test_temperature_divides_the_logits(temperature: float) -> None:
     torch.testing.assert_close(transform_logits(row, SamplingConfig(temperature=temperature)), row / temperature)
 
 
+@given(logits, st.integers(0, 11), st.floats(0.3, 2.0), st.integers(1, 12), st.floats(0.05, 0.99))
+@settings(deadline=None)
+def test_a_token_that_was_sampled_is_kept_beside_the_others(
+    values: list[float], index: int, temperature: float, top_k: int, top_p: float
+) -> None:
+    sampled, row = index % len(values), torch.tensor([values])
+    config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
+    found = transform_logits(row, config, torch.tensor([sampled]))
+    left = sorted(kept(values, temperature=temperature, top_k=top_k, top_p=top_p) | {sampled})
+    expected = torch.full((1, len(values)), -torch.inf)
+    expected[0, left] = row[0, left] / temperature
+    torch.testing.assert_close(found, expected)
+
+
+def test_greedy_choice_does_not_hide_logits_that_are_not_finite() -> None:
+    for broken in (torch.nan, torch.inf):
+        row = torch.tensor([[0.0, broken, 1.0]])
+        for config in (
+            SamplingConfig(),
+            SamplingConfig(temperature=0.0),
+            SamplingConfig(top_k=1),
+            SamplingConfig(top_p=0.5),
+        ):
+            assert draw(transform_logits(row, config), torch.tensor([0.5]).double())[1].isnan()
+
+
 def test_temperature_zero_is_greedy_with_certainty() -> None:
     row = torch.tensor([[0.0, 3.0, 1.0]])
     ids, logprobs = draw(transform_logits(row, SamplingConfig(temperature=0.0)), torch.tensor([0.999]).double())

@@ -292,6 +292,33 @@ def test_an_error_in_the_model_reaches_everyone_who_waits(monkeypatch: pytest.Mo
     assert {segment.handle.index for segment in segments} == {0, 1}  # every row came back, once
 
 
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_not_finite_are_an_error_and_never_sampled(temperature: float, broken: float) -> None:
+    model = make_model("llama")
+    engine = Engine(model, rows=2, capacity=80)
+    with torch.no_grad():
+        model.lm_head.weight[3] = broken
+
+    async def main() -> list[object]:
+        jobs = (engine.extend(None, PROMPTS[0], params(temperature=temperature), never, key) for key in range(3))
+        return await asyncio.wait_for(asyncio.gather(*jobs, return_exceptions=True), 20)
+
+    for error in asyncio.run(main()):
+        assert isinstance(error, RetoolError) and "logits are NaN or infinite" in str(error)
+    with pytest.raises(RetoolError, match="logits are NaN or infinite"):
+        Engine(model, rows=2, capacity=80)
+
+
+@pytest.mark.parametrize(("listed", "expected"), [(None, set()), (7, {7}), ([7, 9], {7, 9})])
+def test_the_engine_knows_every_end_that_the_generation_config_lists(
+    listed: int | list[int] | None, expected: set[int]
+) -> None:
+    model = make_model("llama")
+    model.generation_config.eos_token_id = listed
+    assert Engine(model, rows=1, capacity=80).eos_ids == expected
+
+
 def test_models_whose_cache_it_cannot_hold_are_refused() -> None:
     with pytest.raises(UsageError, match="sliding window of 16 tokens"):
         Engine(make_model("mistral", sliding_window=16), rows=1, capacity=80)

@@ -1,6 +1,7 @@
 """Checkpoints: a Hugging Face folder that anything loads, with `trainer/` inside for what a resume needs.
 
 A checkpoint is written beside its place and published by one rename: a kill at any moment leaves the last one whole.
+An older one of the same step is moved aside for it, and put back by `latest_resumable` if a kill came in between.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from retool.errors import RetoolError
 
 _TRAINER = "trainer"
+_ASIDE = ".replaced"
 
 
 def save_checkpoint(
@@ -30,9 +32,7 @@ def save_checkpoint(
         model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
         torch.save({"step": step, **state}, draft / _TRAINER / "state.pt")
-        if target.exists():
-            shutil.rmtree(target)
-        draft.rename(target)
+        _publish(draft, target)
     except Exception as error:  # safetensors and tokenizers raise classes of their own where the disk is full
         shutil.rmtree(draft, ignore_errors=True)
         full = os.strerror(errno.ENOSPC) in str(error)
@@ -44,6 +44,26 @@ def save_checkpoint(
     return target
 
 
+def _publish(draft: Path, target: Path) -> None:
+    """Rename `draft` to `target`; an older one there stays whole, under a name of its own, until the new one stands."""
+    aside = target.with_name(f".{target.name}{_ASIDE}")
+    if target.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        target.rename(aside)
+    draft.rename(target)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put_back(folder: Path) -> None:
+    """What a kill has left aside goes back to its place, or away if the new one has taken it."""
+    for aside in folder.glob(f".step-*{_ASIDE}"):
+        target = aside.with_name(aside.name.removeprefix(".").removesuffix(_ASIDE))
+        if target.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(target)
+
+
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """Published checkpoints as (step, path), oldest first."""
     found = [(int(path.name.removeprefix("step-")), path) for path in folder.glob("step-*") if path.is_dir()]
@@ -51,7 +71,9 @@ def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def latest_resumable(folder: Path) -> Path | None:
-    """The newest checkpoint that a run can go on from."""
+    """The newest checkpoint that a run can go on from. One that was being replaced when the run was killed is put back
+    first."""
+    _put_back(folder)
     return next(
         (path for _, path in reversed(list_checkpoints(folder)) if (path / _TRAINER / "state.pt").exists()), None
     )

@@ -23,8 +23,8 @@ _UNTRANSFORMED = SamplingConfig()
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
-    """For the N target tokens of a batch in row order: `logprobs_N`, `entropies_N` of the distribution they were drawn
-    from (None unless asked for), and `states_ND`, the trunk's states that predict them."""
+    """For the N target tokens of a batch in row order: `logprobs_N`, `entropies_N` of the distribution they are scored
+    under (None unless asked for), and `states_ND`, the trunk's states that predict them."""
 
     logprobs_N: torch.Tensor
     entropies_N: torch.Tensor | None
@@ -34,7 +34,8 @@ class TokenScores:
 def score(
     model: PreTrainedModel, batch: Batch, sampling: SamplingConfig = _UNTRANSFORMED, entropy: bool = False
 ) -> TokenScores:
-    """Score the target tokens of a batch under the transformed distribution. Differentiable."""
+    """Score the target tokens of a batch under the transformed distribution, which keeps each of them: all
+    log-probabilities are finite. Differentiable."""
     states_BTD = model.base_model(input_ids=batch.ids_BT, use_cache=False).last_hidden_state
     states_ND = states_BTD[:, :-1][batch.targets_BT[:, 1:]]
     ids_N = batch.ids_BT[:, 1:][batch.targets_BT[:, 1:]]
@@ -57,7 +58,7 @@ def score(
 def _head(
     model: PreTrainedModel, states_ND: torch.Tensor, ids_N: torch.Tensor, sampling: SamplingConfig, entropy: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    logits_NV = transform_logits(model.get_output_embeddings()(states_ND), sampling)
+    logits_NV = transform_logits(model.get_output_embeddings()(states_ND), sampling, ids_N)
     logprobs_NV = logits_NV.log_softmax(-1)
     chosen_N = logprobs_NV.gather(-1, ids_N[:, None]).squeeze(-1)
     if not entropy:

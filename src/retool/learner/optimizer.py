@@ -15,7 +15,8 @@ from retool.config.schema import OptimizerConfig
 class Optimizer:
     """Updates the trainable parameters of `model`, and of `critic` at a peak learning rate of its own.
 
-    `total_steps` is where a decaying schedule reaches 0.
+    `total_steps` is where a decaying schedule reaches 0. `steps_taken` is where in it the next step stands; to be set
+    where fewer steps are taken than planned.
 
     `adamw` treats all parameters alike. `muon` (Jordan et al. 2024, as in torch.optim.Muon) orthogonalizes the update
     of the weight matrices inside the trunk and leaves embeddings, heads, norms and biases to AdamW; its updates are
@@ -81,8 +82,13 @@ class Optimizer:
         return {"optimizers": states, "steps_taken": self.steps_taken}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the moments and the step count of `state`; its learning rates and other settings give way to those
+        of the config in force."""
         for name, optimizer in self._optimizers.items():
+            in_force = [dict(group) for group in optimizer.param_groups]
             optimizer.load_state_dict(state["optimizers"][name])
+            for group, settings in zip(optimizer.param_groups, in_force, strict=True):
+                group.update(settings)
         self.steps_taken = state["steps_taken"]
 
 

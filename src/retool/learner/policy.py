@@ -37,7 +37,10 @@ def pick_device(config: ModelConfig) -> torch.device:
 
 
 def load_policy(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """The model and tokenizer at `model.path`, a Hugging Face id or a folder. Raises UsageError if there is none."""
+    """The model and tokenizer at `model.path`, a Hugging Face id or a folder. Raises UsageError if there is none.
+
+    The model's logits end with the tokenizer's last id, however many rows its embeddings have.
+    """
     assert config.path is not None
     kind = "folder" if Path(config.path).is_dir() else "Hugging Face id"
     try:
@@ -50,7 +53,20 @@ def load_policy(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokeniz
         ) from error
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    return model.to(pick_device(config)), load_tokenizer(config.path, config.trust_remote_code)
+    tokenizer = load_tokenizer(config.path, config.trust_remote_code)
+    _cut_padding(model, tokenizer)
+    return model.to(pick_device(config)), tokenizer
+
+
+def _cut_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Cut the logits of ids that no text has: embeddings are often padded, Qwen2.5's from 151,665 rows to 151,936.
+
+    It is done at the head, which sampler and learner both call, so that one and the same distribution is sampled and
+    trained; the weights, and with them the checkpoints, keep their shape.
+    """
+    known, head = max(tokenizer.get_vocab().values()) + 1, model.get_output_embeddings()
+    if known < head.weight.shape[0]:
+        head.register_forward_hook(lambda _module, _inputs, logits: logits[..., :known])
 
 
 def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:

@@ -50,15 +50,19 @@ class PpoLearner:
         self.model, self.config, self.sampling, self.pad_id, self.seed = model, config, sampling, pad_id, seed
         torch.manual_seed(seed)
         self.critic = ValueHead(model.config.get_text_config().hidden_size).to(model.device)
-        updates = config.steps * config.ppo.epochs * config.ppo.mini_batches
-        self.optimizer = Optimizer(model, config, updates, self.critic, config.critic_learning_rate)
+        self._planned = config.ppo.epochs * config.ppo.mini_batches  # optimizer steps of one RL step
+        self.optimizer = Optimizer(
+            model, config, config.steps * self._planned, self.critic, config.critic_learning_rate
+        )
 
     def update(self, trajectories: Sequence[Trajectory], step: int) -> tuple[dict[str, float], LearnerRecord]:
-        """Learn from one step's trajectories. Those that the sandbox lost are left out. Returns metrics (means over
-        model tokens) and the record. Raises nothing on an empty selection: then there is nothing to learn."""
+        """Learn from the trajectories of RL step `step`, counted from 1. Those that the sandbox lost are left out.
+        Returns metrics (means over model tokens) and the record. Raises nothing on an empty selection: then there is
+        nothing to learn."""
         used = [t for t in trajectories if t.stop is not StopReason.SANDBOX and t.tokens(Author.MODEL)]
         if not used:
             return {"trained": 0}, LearnerRecord([], np.zeros(1, np.int64), *(np.zeros(0, np.float32),) * 3)
+        self.optimizer.steps_taken = (step - 1) * self._planned  # few trajectories make fewer steps than planned
         examples = [Example.from_trajectory(trajectory) for trajectory in used]
         sampled = [_logprobs(trajectory) for trajectory in used]
         rewards = [trajectory.reward["total"] for trajectory in used]

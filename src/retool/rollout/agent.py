@@ -83,7 +83,8 @@ class Agent:
                         segment.version,
                     )
                 )
-                calls = self.protocol.calls(segment.ids) if self.interpreter and segment.stop != "length" else []
+                written = segment.ids[:-1] if segment.stop == "eos" else segment.ids  # the end is no part of a call
+                calls = self.protocol.calls(written) if self.interpreter and segment.stop != "length" else []
                 if not calls:
                     trajectory.stop = StopReason.EOS if segment.stop == "eos" else StopReason.TOKENS
                     break
@@ -113,7 +114,7 @@ class Agent:
 
     def _params(self, max_tokens: int) -> SamplingParams:
         forbid = None if self.interpreter else self.protocol.forbid
-        return SamplingParams(self.sampling, max_tokens, self.protocol.eos_ids, forbid)
+        return SamplingParams(self.sampling, max_tokens, self.protocol.eos_ids | self.sampler.eos_ids, forbid)
 
     def _stop(self, ids: list[int]) -> bool:
         return self.interpreter and self.protocol.stop(ids)

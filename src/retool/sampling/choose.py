@@ -1,7 +1,7 @@
 """From logits to a token: the transformation of the distribution, and the draw.
 
 The learner applies the same transformation when it computes its own log-probabilities, so that a PPO ratio compares
-like with like. Suffixes: N rows, V vocabulary.
+like with like. Logits of NaN or +inf come out as log-probabilities of NaN. Suffixes: N rows, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,17 +11,32 @@ import torch
 from retool.config.schema import SamplingConfig
 
 
-def transform_logits(logits_NV: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
+def transform_logits(
+    logits_NV: torch.Tensor, config: SamplingConfig, sampled_N: torch.Tensor | None = None
+) -> torch.Tensor:
     """Logits of the distribution that is sampled from: temperature, then top-k, top-p and min-p (-inf: left out).
 
     A token tied with the last kept one is kept too. Temperature 0 is greedy: all but one token are left out.
+
+    `sampled_N`, for the learner, are tokens that were drawn and so were kept then. They are kept now, too, though the
+    weights have changed since, or the last bits of a logit differ: where one crosses the edge of what is kept, its
+    log-probability goes on without a jump instead of falling to -inf.
     """
     logits_NV = logits_NV.float()
+    if config.temperature not in (0.0, 1.0):
+        logits_NV = logits_NV / config.temperature
+    kept_NV = _truncate(logits_NV, config)
+    if sampled_N is None or kept_NV is logits_NV:
+        return kept_NV
+    sampled_N1 = sampled_N.unsqueeze(-1)
+    return kept_NV.scatter(-1, sampled_N1, logits_NV.gather(-1, sampled_N1))
+
+
+def _truncate(logits_NV: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
+    """-inf for what greedy choice, top-k, top-p and min-p leave out; the same tensor where all is kept."""
     if config.temperature == 0.0:
         best_N1 = logits_NV.argmax(-1, keepdim=True)
-        return torch.full_like(logits_NV, -torch.inf).scatter(-1, best_N1, 0.0)
-    if config.temperature != 1.0:
-        logits_NV = logits_NV / config.temperature
+        return torch.full_like(logits_NV, -torch.inf).scatter(-1, best_N1, logits_NV.gather(-1, best_N1))
     if 0 < config.top_k < logits_NV.shape[-1]:
         kth_N1 = logits_NV.topk(config.top_k, dim=-1).values[..., -1:]
         logits_NV = logits_NV.masked_fill(logits_NV < kth_N1, -torch.inf)

@@ -12,6 +12,7 @@ decode in, which costs nothing extra. The token fed last is followed by a sample
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
@@ -31,6 +32,10 @@ _FEED_LIMIT = 16  # a text of at most this many tokens is fed through decode ste
 _SPAN_BUCKET = 64  # cache positions read by a step are rounded up to this
 _PREFIXES_KEPT = 16  # prompts whose keys and values are kept for the rest of their group
 _CHECK_TOKENS = 6  # read with and without the cache when an engine is made
+_NOT_FINITE = (
+    "the model's logits are NaN or infinite: training has diverged, or numbers overflow; go back to an earlier "
+    "checkpoint with a lower learning rate, or take model.dtype=float32"
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -75,7 +80,8 @@ class Engine(Sampler):
     """Continuous batching over `rows` rows of `capacity` tokens. Works with any decoder-only transformers model.
 
     In deterministic mode every step has the same shape (all rows, the whole capacity), so that the bits of a row do
-    not depend on who else is in the batch. Raises UsageError for models whose cache it cannot hold.
+    not depend on who else is in the batch. Raises UsageError for models whose cache it cannot hold, and RetoolError
+    for logits of NaN or infinity, also later, to everyone who waits for a segment.
     """
 
     def __init__(
@@ -83,6 +89,7 @@ class Engine(Sampler):
     ):
         _check_config(model, capacity)
         self.model = model
+        self.eos_ids = _eos_ids(model)
         self.version = 0
         self.capacity = capacity
         self._cache = SlotCache(model.config, rows, capacity, model.device, model.dtype)
@@ -261,6 +268,8 @@ class Engine(Sampler):
         self._stats.sampled_tokens += len(requests)
 
     def _append(self, request: _Request, token: int, logprob: float) -> None:
+        if math.isnan(logprob):
+            raise RetoolError(_NOT_FINITE)
         request.out.append(token)
         request.logprobs.append(logprob)
         request.row.sampled += 1
@@ -308,6 +317,8 @@ class Engine(Sampler):
             plain_V = self.model(input_ids=torch.tensor([ids], device=self.model.device), use_cache=False).logits[0, -1]
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             raise UsageError(f"{self._refusal()} ({type(error).__name__}: {str(error).splitlines()[0]})") from error
+        if not plain_V.isfinite().all():
+            raise RetoolError(_NOT_FINITE)
         gap = float((ours_V - plain_V.float()).norm() / plain_V.float().norm())
         if not gap < (1e-3 if self.model.dtype == torch.float32 else 5e-2):
             raise UsageError(f"{self._refusal()} (the logits differ by a share of {gap:.1g})")
@@ -318,6 +329,12 @@ class Engine(Sampler):
             f"model type {config.model_type!r} with {config._attn_implementation!r} attention does not work with the "
             "engine's KV cache; take a decoder-only model with plain attention over keys and values, such as 'llama'"
         )
+
+
+def _eos_ids(model: PreTrainedModel) -> frozenset[int]:
+    """What generation_config.json lists: one id, several (Qwen: <|im_end|> and <|endoftext|>), or none."""
+    listed = getattr(model.generation_config, "eos_token_id", None)
+    return frozenset([listed] if isinstance(listed, int) else listed or ())
 
 
 def _check_config(model: PreTrainedModel, capacity: int) -> None:

@@ -46,6 +46,9 @@ class Segment:
 class Sampler(ABC):
     """Draws tokens for many trajectories at once; one coroutine per trajectory awaits `extend`."""
 
+    eos_ids: frozenset[int] = frozenset()
+    """Ids with which the model ends its turn by its own account, beside those that the protocol knows."""
+
     @abstractmethod
     async def extend(
         self, handle: Any | None, ids: Sequence[int], params: SamplingParams, stop: StopFunction, key: int
