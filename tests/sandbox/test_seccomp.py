@@ -48,7 +48,9 @@ def decide(machine: str, call: str | int, *arguments: int, architecture: int | N
     ("call", "arguments", "expected"),
     [
         ("read", (), ALLOWED),
-        ("openat", (), ALLOWED),
+        ("openat", (-100, 0, 0x80000), ALLOWED),
+        ("openat", (-100, 0, 0x241), ALLOWED),  # for writing, created, truncated
+        ("openat", (-100, 0, 0x200), REFUSED),  # truncated without being opened for writing
         ("mmap", (), ALLOWED),
         ("exit_group", (), ALLOWED),
         ("kill", (PID, 9), ALLOWED),
@@ -85,16 +87,18 @@ FORBIDDEN = {
         "process_vm_readv": 310, "memfd_create": 319, "bpf": 321, "io_uring_setup": 425, "userfaultfd": 323,
         "perf_event_open": 298, "keyctl": 250, "unshare": 272, "setns": 308, "mount": 165, "chroot": 161,
         "open_by_handle_at": 304, "pidfd_open": 434, "pidfd_getfd": 438, "pidfd_send_signal": 424, "tkill": 200,
-        "rt_sigqueueinfo": 129, "shmget": 29, "mq_open": 240, "setuid": 105, "personality": 135, "unlink": 87,
-        "mkdir": 83, "rename": 82, "symlink": 88, "ftruncate": 77, "fallocate": 285, "setpriority": 141,
+        "rt_sigqueueinfo": 129, "shmget": 29, "mq_open": 240, "setuid": 105, "personality": 135, "link": 86,
+        "truncate": 76, "creat": 85, "chmod": 90, "fchmod": 91, "fchmodat": 268, "chown": 92, "utimensat": 280,
+        "setxattr": 188, "mknod": 133, "setpriority": 141, "setresuid": 117, "pivot_root": 155, "umount2": 166,
     },
     "aarch64": {
         "connect": 203, "socket": 198, "bind": 200, "execve": 221, "execveat": 281, "ptrace": 117,
         "process_vm_readv": 270, "memfd_create": 279, "bpf": 280, "io_uring_setup": 425, "userfaultfd": 282,
         "perf_event_open": 241, "keyctl": 219, "unshare": 97, "setns": 268, "mount": 40, "chroot": 51,
         "open_by_handle_at": 265, "pidfd_open": 434, "pidfd_getfd": 438, "pidfd_send_signal": 424, "tkill": 130,
-        "rt_sigqueueinfo": 138, "shmget": 194, "mq_open": 180, "setuid": 146, "personality": 92, "unlinkat": 35,
-        "mkdirat": 34, "renameat2": 276, "symlinkat": 36, "ftruncate": 46, "fallocate": 47, "setpriority": 140,
+        "rt_sigqueueinfo": 138, "shmget": 194, "mq_open": 180, "setuid": 146, "personality": 92, "linkat": 37,
+        "truncate": 45, "fchmod": 52, "fchmodat": 53, "fchownat": 54, "utimensat": 88, "setxattr": 5, "mknodat": 33,
+        "setpriority": 140, "setresuid": 147, "pivot_root": 41, "umount2": 39,
     },
 }  # fmt: skip
 

@@ -1,50 +1,48 @@
-"""One execution: a forked child locks itself down, reads its code, runs it, and ends.
+"""One execution: a forked child locks itself down, says so, reads its code, runs it, and ends.
 
-Nothing that this process writes is believed. Its exit codes can be forged by the code it runs, and gain nothing: each
-of them stands for a failure of the code, and the one that does not (`SETUP_FAILED`) counts only while the code is
-still unread in its pipe.
+Nothing that this process writes after it has read its code is believed. Its exit codes can be forged by the code, and
+gain nothing: each of them stands for a failure of the code.
 """
 
+import ast
 import atexit
+import builtins
 import gc
-import json
 import linecache
 import os
-import random
 import signal
 import sys
 import threading
 import traceback
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import NoReturn
 
-from retool.sandbox import isolation
-
-EXCEPTION = 120
-OUT_OF_MEMORY = 121
-SETUP_FAILED = 122
+from retool.sandbox import entropy, isolation
+from retool.sandbox.job import EXCEPTION, OUT_OF_MEMORY, READY, Terms, decode_code
 
 _FILE = "main.py"
 _TRACEBACK_CHARACTERS = 4000
 
 # Bound before any code can replace them.
-_exit, _kill, _write, _SIGKILL = os._exit, os.kill, os.write, signal.SIGKILL
+_exit, _kill, _read, _write, _SIGKILL = os._exit, os.kill, os.read, os.write, signal.SIGKILL
 
 
-def run(
-    job: int, stdout: int, stderr: int, *, parent: int, cpu_seconds: float, address_space: int, filtered: bool
-) -> NoReturn:
-    """Become the execution of the code in pipe `job`. Never returns: this process ends here."""
-    status = SETUP_FAILED
+def run(pipes: list[int], cell: isolation.Cell, slot: int, parent: int, address_space: int) -> NoReturn:
+    """Become the next execution of `slot`. `pipes` are its standard input, output and error.
+
+    Never returns: this process ends here. `address_space` are the bytes that the interpreter itself takes.
+    """
+    status = EXCEPTION
     try:
-        _take_descriptors(job, stdout, stderr)
-        isolation.limit_resources(cpu_seconds, address_space)
-        isolation.lock_child(parent, filtered)
-        code, seed = _read_job(3)
-        status = EXCEPTION
-        _seed(seed)
+        _take_descriptors(pipes)
+        _lock(cell, slot, parent)
+        _write(1, READY)
+        terms = Terms.read(_read_exactly)
+        isolation.limit_execution(terms.cpu_seconds, address_space + terms.memory_mib * isolation.MIB)
+        code = decode_code(_read_exactly(terms.code_bytes))
+        entropy.seed(terms.seed)
         gc.enable()
-        status = _execute(code)
+        status = _execute(code, terms.echo)
     except MemoryError:
         status = OUT_OF_MEMORY  # the code did not even fit in, or what it threw could not be printed
     finally:
@@ -52,39 +50,42 @@ def run(
         _kill(os.getpid(), _SIGKILL)
 
 
-def _take_descriptors(job: int, stdout: int, stderr: int) -> None:
-    """/dev/null, the two output pipes and the job's pipe as descriptors 0 to 3; nothing else stays open."""
-    # The zygote received the three above 3, so none is overwritten before it is copied.
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for target, source in enumerate((nothing, stdout, stderr, job)):
-        os.dup2(source, target)
-    os.closerange(4, 4096)
+def _take_descriptors(pipes: list[int]) -> None:
+    """The pipes as descriptors 0 to 2; nothing else stays open."""
+    for target, source in enumerate(pipes):
+        os.dup2(source, target)  # the zygote received them above 2, so none is overwritten before it is copied
+    os.closerange(3, 4096)
 
 
-def _read_job(pipe: int) -> tuple[str, int]:
-    """The code and its seed. The pipe stays open at the other end, so the length comes first."""
-    with open(pipe, "rb") as file:
-        length = int.from_bytes(file.read(4), "big")
-        job = json.loads(file.read(length))
-    return job["code"], job["seed"]
+def _lock(cell: isolation.Cell, slot: int, parent: int) -> None:
+    try:
+        isolation.lock_child(cell, slot, parent)
+    except OSError as error:
+        _print_error(str(error))  # the supervisor finds it in the output of a child that never said that it is ready
+        raise
 
 
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed(seed & 0xFFFFFFFF)
+def _read_exactly(size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        chunk = _read(0, size - len(data))
+        if not chunk:
+            _exit(0)  # the supervisor has no use for this child any more
+        data += chunk
+    return bytes(data)
 
 
-def _execute(source: str) -> int:
-    """Run `source` as a program; returns the exit code that says how it ended."""
+def _execute(code: str, echo: bool) -> int:
+    """Run `code` as a program; returns the exit code that says how it ended."""
     main = ModuleType("__main__")
-    main.__dict__["__builtins__"] = sys.modules["builtins"]
+    main.__dict__["__builtins__"] = builtins
     sys.modules["__main__"] = main
     try:
-        linecache.cache[_FILE] = (len(source), None, source.splitlines(keepends=True), _FILE)
-        exec(compile(source, _FILE, "exec", dont_inherit=True), main.__dict__)
-        threading._shutdown()
+        linecache.cache[_FILE] = (len(code), None, code.splitlines(keepends=True), _FILE)
+        for part in _compile(code, echo):
+            exec(part, main.__dict__)
+        if threading.active_count() > 1:
+            threading._shutdown()
         atexit._run_exitfuncs()
         sys.stdout.flush()
         return 0
@@ -94,6 +95,21 @@ def _execute(source: str) -> int:
         return _report(error)
     finally:
         _flush()
+
+
+def _compile(source: str, echo: bool) -> list[CodeType]:
+    """The program, with the value of a last expression printed as in a notebook if `echo`.
+
+    Raises what `compile` raises.
+    """
+    if not echo:
+        return [compile(source, _FILE, "exec", dont_inherit=True)]
+    tree = ast.parse(source, _FILE)
+    parts = [tree]
+    if tree.body and isinstance(tree.body[-1], ast.Expr):
+        parts.append(ast.Interactive([tree.body.pop()]))  # printed by sys.displayhook
+    modes = ("exec", "single")
+    return [compile(part, _FILE, mode, dont_inherit=True) for part, mode in zip(parts, modes, strict=False)]
 
 
 def _exit_status(code: object) -> int:

@@ -77,24 +77,46 @@ class Sandbox:
         if connection:
             connection.close()
 
-    async def run(self, code: str, limits: Limits | None = None, key: object = None) -> Result:
+    async def run(
+        self,
+        code: str,
+        limits: Limits | None = None,
+        key: object = None,
+        *,
+        group: str = "",
+        stdin: str = "",
+        echo: bool = False,
+    ) -> Result:
         """Execute `code` as a program of its own, with the config's limits or with `limits`.
 
-        The same code and `key` give the same output: `repr(key)` seeds hashing, `random` and NumPy's global generator.
-        Cancelling the call kills the execution. Raises RetoolError if the sandbox cannot be started.
+        The same code and `key` give the same output: everything random is seeded by `repr(key)`. Calls that wait are
+        served in turns between `group`s, say trajectories. `stdin` is what the program reads. With `echo` the value of
+        a last expression is printed, as in a notebook. Cancelling the call kills the execution. Raises RetoolError if
+        the sandbox cannot be started.
         """
+        job = self._job(code, limits, key, group, stdin, echo)
         for _ in range(ATTEMPTS):
             if not self._is_connected():
                 await asyncio.to_thread(self.start)
-            result = await asyncio.wrap_future(self._submit(code, limits, key))
+            result = await asyncio.wrap_future(self._connected().submit(job))
             if result.status not in _RETRIED:
                 break
         return result
 
-    def run_blocking(self, code: str, limits: Limits | None = None, key: object = None) -> Result:
+    def run_blocking(
+        self,
+        code: str,
+        limits: Limits | None = None,
+        key: object = None,
+        *,
+        group: str = "",
+        stdin: str = "",
+        echo: bool = False,
+    ) -> Result:
         """The same as `run` without an event loop: blocks the calling thread."""
+        job = self._job(code, limits, key, group, stdin, echo)
         for _ in range(ATTEMPTS):
-            result = self._submit(code, limits, key).result()
+            result = self._connected().submit(job).result()
             if result.status not in _RETRIED:
                 break
         return result
@@ -113,16 +135,17 @@ class Sandbox:
     async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self.close)
 
-    def _submit(self, code: str, limits: Limits | None, key: object) -> "Future[Result]":
+    def _job(self, code: str, limits: Limits | None, key: object, group: str, stdin: str, echo: bool) -> dict[str, Any]:
         seed = hashlib.blake2b(repr(key).encode("utf-8", "backslashreplace"), digest_size=8).digest()
-        limits = limits or self.config
-        job = {
+        return {
             "op": "run",
             "code": code,
             "seed": int.from_bytes(seed, "big"),
-            "limits": limits.model_dump(include=_LIMITS),
+            "limits": (limits or self.config).model_dump(include=_LIMITS),
+            "group": group,
+            "stdin": stdin,
+            "echo": echo,
         }
-        return self._connected().submit(job)
 
     def _is_connected(self) -> bool:
         return self._connection is not None and self._connection.alive
@@ -318,6 +341,7 @@ def _environment() -> dict[str, str]:
         "PYTHONPATH": str(Path(retool.__file__).parents[1]),
     }
     environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    environment["SYMPY_CACHE_SIZE"] = "None"  # no eviction: a hit changes no memory that is shared with the zygote
     if libraries := os.environ.get("LD_LIBRARY_PATH"):  # where this interpreter's own libraries may be
         environment["LD_LIBRARY_PATH"] = libraries
     return environment

@@ -4,90 +4,108 @@ Everything that lasts is done once, in the zygote; a child only takes away what 
 """
 
 import _socket
-import functools
 import os
 import resource
 import signal
-import site
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from retool.sandbox import landlock, linux, seccomp, syscalls
+from retool.sandbox import landlock, linux, namespaces, seccomp, syscalls
 
 MIB = 1 << 20
-_SANDBOX_UID = 65533
-"""Whom a sandbox started by root becomes. No account has this number, so nothing is owned by it."""
+_FIRST_UID = 0x7F000000
+"""The sandbox of root runs each slot's code under a uid of its own, from this one. No account has these numbers."""
 
-_NAMESPACES = {"network": linux.CLONE_NEWNET, "ipc": linux.CLONE_NEWIPC, "uts": linux.CLONE_NEWUTS}
-_SYSTEM_FILES = ("/usr/share/zoneinfo", "/etc/localtime", "/dev/urandom", "/dev/random", "/dev/zero")
+_SYSTEM_FILES = ("/usr/share/zoneinfo", "/etc/localtime", "/etc/ld.so.cache")
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
 _THREAD_STACK_BYTES = 8 * MIB
 _OPEN_FILES = 64
-_ANY_PID = 0x7EDCBA98  # larger than any pid, and no other operand of the filter
+_THREADS = 128
 _FORBIDDEN = {"files": 1, "network": 2, "processes": 4, "signals": 8}
 """What a contained process must not reach, and the bits by which the self-test reports that it cannot."""
 
 
-def keep_runtime_path() -> None:
-    """Leave on `sys.path` only what belongs to the interpreter, so that code sees libraries and no project files."""
-    prefixes = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}
-    own = [os.path.join(prefix, "") for prefix in prefixes]
-    if site.ENABLE_USER_SITE:
-        own.append(site.getusersitepackages())
-    sys.path[:] = [entry for entry in sys.path if entry.startswith(tuple(own))]
+class Cell(NamedTuple):
+    """What the children of a contained zygote are locked with, prepared before the first fork."""
+
+    report: dict[str, Any]
+    """What is in force, as a JSON object. `weak` says in a sentence what is missing for running code that nobody has
+    read, and is None when nothing is; it comes from a forked child that tried what must fail."""
+
+    filter: seccomp.Lock | None
+    scratch: list[str]
+    """A folder for each slot; empty where there is no room of one's own to write in."""
+
+    first_uid: int | None
+    """The uid of slot 0, if each slot has one of its own."""
+
+    first_process: bool
+    """Whether this process is the first of a PID namespace, with which its children die."""
 
 
-def contain() -> dict[str, Any]:
+def contain(entered: list[str], slots: int) -> Cell:
     """Contain this process (single-threaded, trusted, about to fork untrusted children) for good.
 
-    Returns what is in force as a JSON object. `weak` says in a sentence what is missing for running code that nobody
-    has read, and is None when nothing is; it comes from a forked child that tried what must fail.
+    `entered` are the namespaces it is in already, `slots` the number of children that there may be at once.
     """
-    isolation: dict[str, Any] = {"platform": f"{sys.platform} {linux.MACHINE}", "uid": os.getuid()}
+    linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     readable = _runtime_paths()
-    if linux.IS_LINUX:
-        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-        isolation["namespaces"] = _enter_namespaces()
-        isolation["uid"] = _become_nobody(readable)
-        linux.drop_capabilities()
-        isolation["landlock"] = landlock.restrict(readable, writable=["/dev/null"]) if landlock.abi() else 0
-        isolation["seccomp"] = _install_allowlist()
-    isolation["refused"] = _self_test(isolation.get("seccomp", False))
-    isolation["weak"] = _weakness(isolation)
-    return isolation
-
-
-def limit_resources(cpu_seconds: float, address_space: int) -> None:
-    """Lower this process's limits. The CPU limit is a backstop: the supervisor's clock comes first."""
-    _lower(resource.RLIMIT_CPU, int(cpu_seconds) + 2)
-    if linux.IS_LINUX:
-        _lower(resource.RLIMIT_AS, address_space)
-    _lower(resource.RLIMIT_STACK, _THREAD_STACK_BYTES)
+    scratch: list[str] = []
+    if "mount" in entered:
+        visible = [*readable, *_DEVICES]
+        if namespaces.can_have_private_root(visible):
+            scratch = namespaces.enter_private_root(visible, slots)
+    own_uids = os.getuid() == 0 and namespaces.succeeds_in_a_fork(lambda: _try_as_nobody(readable))
+    if own_uids:
+        for slot, folder in enumerate(scratch):
+            os.chown(folder, _FIRST_UID + slot, _FIRST_UID)
+        os.setgroups(())
+        os.setresgid(_FIRST_UID, _FIRST_UID, _FIRST_UID)
+        _lower(resource.RLIMIT_NPROC, _THREADS)
+    linux.keep_capabilities(*((linux.CAP_SETUID,) if own_uids else ()))
     _lower(resource.RLIMIT_NOFILE, _OPEN_FILES)
-    _lower(resource.RLIMIT_FSIZE, 0)
+    _lower(resource.RLIMIT_STACK, _THREAD_STACK_BYTES)
     _lower(resource.RLIMIT_CORE, 0)
+    if not scratch:
+        _lower(resource.RLIMIT_FSIZE, 0)
+    report = {
+        "platform": f"{sys.platform} {linux.MACHINE}",
+        "uid": "one for each slot" if own_uids else os.getuid(),
+        "namespaces": entered,
+        "private_root": bool(scratch),
+        "landlock": _restrict_files(readable, scratch),
+        "seccomp": _install_allowlist(),
+    }
+    lock = seccomp.Lock(linux.MACHINE) if report["seccomp"] else None
+    cell = Cell(report, lock, scratch, _FIRST_UID if own_uids else None, "pid" in entered)
+    report["refused"] = _self_test(cell)
+    report["weak"] = _weakness(report)
+    return cell
 
 
-def lock_child(parent: int, filtered: bool) -> None:
-    """The last step before untrusted code: die with `parent`, and (`filtered`) give up all set-up calls."""
-    if not linux.IS_LINUX:
-        return
-    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if filtered:
-        seccomp.install(_lock_of(os.getpid()))
+def lock_child(cell: Cell, slot: int, parent: int) -> None:
+    """The last step of a child of `parent` before it may touch untrusted code: become its slot's own, then lock up."""
+    if cell.first_uid is not None:
+        uid = cell.first_uid + slot
+        os.setresuid(uid, uid, uid)
+    if cell.scratch:
+        os.chdir(cell.scratch[slot])
+        if os.listdir():
+            _empty_this_folder()
+    if not cell.first_process:
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+    if cell.filter:
+        cell.filter.install()
 
 
-def _lock_of(pid: int) -> bytes:
-    """The assembled filter of child `pid`; all but the number is prepared before the fork."""
-    return _lock_template().replace(_ANY_PID.to_bytes(4, sys.byteorder), pid.to_bytes(4, sys.byteorder))
-
-
-@functools.cache
-def _lock_template() -> bytes:
-    return seccomp.assemble(seccomp.lock(linux.MACHINE, _ANY_PID))
+def limit_execution(cpu_seconds: float, address_space: int) -> None:
+    """Lower the limits of one execution. The CPU limit is a backstop: the supervisor's clock comes first."""
+    _lower(resource.RLIMIT_CPU, int(cpu_seconds) + 2)
+    _lower(resource.RLIMIT_AS, address_space)
 
 
 def describe_isolation(isolation: dict[str, Any]) -> str:
@@ -99,6 +117,8 @@ def describe_isolation(isolation: dict[str, Any]) -> str:
         parts.append(f"Landlock {isolation['landlock']}")
     if isolation.get("namespaces"):
         parts.append(f"own {', '.join(isolation['namespaces'])} namespaces")
+    if isolation.get("private_root"):
+        parts.append("own root and scratch folders")
     parts.append(f"uid {isolation['uid']}")
     if isolation.get("fixed_addresses"):
         parts.append("fixed addresses")
@@ -109,93 +129,66 @@ def describe_isolation(isolation: dict[str, Any]) -> str:
 def _runtime_paths() -> list[str]:
     """What code must be able to read: the standard library, installed packages, and the system's shared libraries."""
     paths = {os.path.dirname(os.__file__), *sys.path, *_SYSTEM_FILES}
-    if linux.IS_LINUX:
-        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
-            mapped = [line.split(maxsplit=5)[5].strip() for line in maps if "/" in line]
-        paths |= {os.path.dirname(path) for path in mapped if ".so" in os.path.basename(path)}
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+        mapped = [line.split(maxsplit=5)[5].strip() for line in maps if "/" in line]
+    paths |= {os.path.dirname(path) for path in mapped if ".so" in os.path.basename(path)}
     return sorted(paths)
 
 
-def _enter_namespaces() -> list[str]:
-    """Move to empty network, IPC and host-name namespaces, through a user namespace if need be. Returns their names."""
-    for enter in (_enter_directly, _enter_through_user_namespace):
-        if _succeeds_in_a_fork(enter):
-            enter()
-            return sorted(_NAMESPACES)
-    return []
+def _try_as_nobody(readable: list[str]) -> None:
+    """Raises OSError if a uid of the sandbox's own cannot read the runtime, say because it lives in root's home."""
+    os.setgroups(())
+    os.setresgid(_FIRST_UID, _FIRST_UID, _FIRST_UID)
+    os.setresuid(_FIRST_UID, _FIRST_UID, _FIRST_UID)
+    for path in readable:
+        if os.path.isdir(path):
+            os.listdir(path)
+    with open(os.__file__, "rb") as file:
+        file.read(1)
 
 
-def _enter_directly() -> None:
-    linux.unshare(sum(_NAMESPACES.values()))
-
-
-def _enter_through_user_namespace() -> None:
-    uid, gid = os.getuid(), os.getgid()
-    linux.prctl(linux.PR_SET_DUMPABLE, 1)  # otherwise the files below belong to root
-    linux.unshare(sum(_NAMESPACES.values()) | linux.CLONE_NEWUSER)
-    for name, line in {"setgroups": "deny", "uid_map": f"{uid} {uid} 1", "gid_map": f"{gid} {gid} 1"}.items():
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(line)
-
-
-def _become_nobody(readable: list[str]) -> int:
-    """If this is root: become the sandbox's own uid, provided that it can read the runtime. Returns the uid in force.
-
-    It cannot when the interpreter lives in root's home; then capabilities are dropped and Landlock decides alone.
-    """
-
-    def read_as_nobody() -> None:
-        _switch_user()
-        for path in readable:
-            if os.path.isdir(path):
-                os.listdir(path)
-        with open(os.__file__, "rb") as file:
-            file.read(1)
-
-    if os.getuid() == 0 and _succeeds_in_a_fork(read_as_nobody):
-        _switch_user()
-    return os.getuid()
-
-
-def _succeeds_in_a_fork(action: Callable[[], None]) -> bool:
-    """Try in a forked process what cannot be taken back."""
-    attempt = os.fork()
-    if attempt == 0:
-        try:
-            action()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    return os.waitpid(attempt, 0)[1] == 0
-
-
-def _switch_user() -> None:
-    os.setgroups([])
-    os.setresgid(_SANDBOX_UID, _SANDBOX_UID, _SANDBOX_UID)
-    os.setresuid(_SANDBOX_UID, _SANDBOX_UID, _SANDBOX_UID)
+def _restrict_files(readable: list[str], scratch: list[str]) -> int:
+    """Returns the ABI version of Landlock in force; 0 where there is none."""
+    if not landlock.abi():
+        return 0
+    return landlock.restrict([*readable, *_DEVICES], writable=["/dev/null"], changeable=scratch)
 
 
 def _install_allowlist() -> bool:
     if linux.MACHINE not in syscalls.NUMBERS:
         return False
     try:
-        seccomp.install(seccomp.assemble(seccomp.allowlist(linux.MACHINE)))
+        seccomp.Filter(seccomp.allowlist(linux.MACHINE)).install()
     except OSError:
         return False
     return True
 
 
-def _self_test(filtered: bool) -> list[str]:
+def _empty_this_folder() -> None:
+    """Remove what an earlier execution left in its scratch folder, whatever it did to be in the way.
+
+    Goes down by changing the directory, because a path through all levels may be longer than the system allows.
+    """
+    for entry in list(os.scandir()):
+        if entry.is_dir(follow_symlinks=False):
+            os.chmod(entry.name, 0o700)
+            os.chdir(entry.name)
+            _empty_this_folder()
+            os.chdir(os.pardir)
+            os.rmdir(entry.name)
+        else:
+            os.unlink(entry.name)
+
+
+def _self_test(cell: Cell) -> list[str]:
     """Fork a child, lock it like any other, and return the names of what it was refused."""
     parent = os.getpid()
-    if filtered:
-        _lock_template()  # prepared here, inherited by every child
     child = os.fork()
     if child == 0:
         refused = 0  # nothing is known to be refused, should this fail
         try:
-            lock_child(parent, filtered)
-            refused = sum(bit for name, bit in _FORBIDDEN.items() if not _can_reach(name, parent))
+            lock_child(cell, 0, parent)
+            refused = sum(bit for name, bit in _FORBIDDEN.items() if not _ATTEMPTS[name](parent))
         finally:
             os._exit(refused)
     status = os.waitpid(child, 0)[1]
@@ -203,27 +196,50 @@ def _self_test(filtered: bool) -> list[str]:
     return [name for name, bit in _FORBIDDEN.items() if refused & bit]
 
 
-def _can_reach(what: str, parent: int) -> bool:
+def _can(action: Callable[..., object], *arguments: object) -> bool:
     try:
-        if what == "files":
-            os.listdir("/")
-        elif what == "network":
-            _socket.socket()
-        elif what == "processes":
-            if os.fork() == 0:
-                os._exit(0)
-        elif what == "signals":
-            os.kill(parent, 0)
+        action(*arguments)
+    except OSError:
+        return False
+    return True
+
+
+def _can_reach_files(_: int) -> bool:
+    readable = any(_can(os.open, path, os.O_RDONLY) for path in ("/etc/passwd", "/proc/1/status", "/sys/kernel"))
+    writable = any(_can(os.open, folder, os.O_TMPFILE | os.O_WRONLY) for folder in ("/", "/tmp", "/dev/shm"))
+    return readable or writable
+
+
+def _can_make_processes(_: int) -> bool:
+    try:
+        if os.fork() == 0:
+            os._exit(0)
     except PermissionError:
         return False
     return True
 
 
-def _weakness(isolation: dict[str, Any]) -> str | None:
-    reachable = [name for name in _FORBIDDEN if name not in isolation["refused"]]
+_ATTEMPTS: dict[str, Callable[[int], bool]] = {
+    "files": _can_reach_files,
+    "network": lambda _: _can(_socket.socket),
+    "processes": _can_make_processes,
+    "signals": lambda parent: _can(os.kill, parent, 0),
+}
+
+
+def _weakness(report: dict[str, Any]) -> str | None:
+    reachable = [name for name in _FORBIDDEN if name not in report["refused"]]
     if not reachable:
         return None
-    missing = [name for name in ("seccomp", "landlock") if not isolation.get(name)]
+    missing = [
+        name
+        for name, present in {
+            "seccomp": report["seccomp"],
+            "Landlock": report["landlock"],
+            "mount namespaces": report["private_root"],
+        }.items()
+        if not present
+    ]
     cause = f"this system offers no {' and no '.join(missing)}" if missing else "the kernel's limits do not take effect"
     return f"code could reach {', '.join(reachable)} outside of the sandbox, because {cause}"
 

@@ -17,6 +17,8 @@ _RULE_PATH_BENEATH = 1
 _WRITE_FILE = 1 << 1
 _READ_FILE = 1 << 2
 _READ_DIR = 1 << 3
+_CHANGE_DIR = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 12 | 1 << 13  # remove, make directories, files, links; move
+_TRUNCATE = 1 << 14
 
 # Rights by the ABI version that brought them.
 _PATH_RIGHTS = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}  # REFER, TRUNCATE, IOCTL_DEV
@@ -44,10 +46,11 @@ def abi() -> int:
         return 0
 
 
-def restrict(readable: Iterable[str], writable: Iterable[str] = ()) -> int:
+def restrict(readable: Iterable[str], writable: Iterable[str] = (), changeable: Iterable[str] = ()) -> int:
     """Forbid this process and its children to open anything but `readable` (and below) and the files `writable`.
 
-    Needs no_new_privs. Paths that do not exist are skipped. Returns the ABI version in force. Raises OSError.
+    In the directories `changeable` they may also make, change and remove files. Needs no_new_privs. Paths that do not
+    exist are skipped. Returns the ABI version in force. Raises OSError.
     """
     version = abi()
     known = {name: _union(rights, version) for name, rights in _HANDLED.items()}
@@ -58,6 +61,8 @@ def restrict(readable: Iterable[str], writable: Iterable[str] = ()) -> int:
             _allow(ruleset, path, _READ_FILE | _READ_DIR)
         for path in writable:
             _allow(ruleset, path, _READ_FILE | _WRITE_FILE)
+        for path in changeable:
+            _allow(ruleset, path, (_READ_FILE | _WRITE_FILE | _READ_DIR | _CHANGE_DIR | _TRUNCATE) & known["paths"])
         linux.syscall(_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)

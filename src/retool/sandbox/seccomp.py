@@ -6,6 +6,7 @@ calls away. A call is allowed when both filters allow it.
 """
 
 import ctypes
+import os
 import struct
 
 from retool.sandbox import linux, syscalls
@@ -18,7 +19,8 @@ _EPERM, _ENOSYS = 1, 38
 # struct seccomp_data {int nr; __u32 arch; __u64 instruction_pointer; __u64 args[6];}, little-endian
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
 
-_INSTRUCTION = struct.Struct("=HBBI")
+_INSTRUCTION, _OPERAND, _OPERAND_AT = struct.Struct("=HBBI"), struct.Struct("=I"), 4
+_ANY_PID = 0x7EDCBA98  # larger than any pid, and no other operand of the filter
 
 Instruction = tuple[int, int, int, int]
 """Operation, instructions to skip if true, instructions to skip if false, operand."""
@@ -59,14 +61,37 @@ def assemble(program: list[Instruction]) -> bytes:
     return b"".join(_INSTRUCTION.pack(*instruction) for instruction in program)
 
 
-def install(code: bytes) -> None:
-    """Put an assembled program in force for this process and its future children. Needs no_new_privs.
+class Filter:
+    """An assembled program, in memory where the kernel can read it. Making one takes longer than installing it."""
 
-    Raises OSError.
-    """
-    instructions = ctypes.create_string_buffer(code, len(code))
-    header = _Program(len(code) // _INSTRUCTION.size, ctypes.addressof(instructions))
-    linux.prctl(linux.PR_SET_SECCOMP, linux.SECCOMP_MODE_FILTER, ctypes.addressof(header))
+    def __init__(self, program: list[Instruction]) -> None:
+        code = assemble(program)
+        self._instructions = ctypes.create_string_buffer(code, len(code))
+        self._header = _Program(len(program), ctypes.addressof(self._instructions))
+        self._arguments = linux.PR_SET_SECCOMP, linux.SECCOMP_MODE_FILTER, ctypes.addressof(self._header)
+
+    def install(self) -> None:
+        """Put it in force for this process and its future children. Needs no_new_privs. Raises OSError."""
+        linux.prctl(*self._arguments)
+
+
+class Lock(Filter):
+    """The filter `lock`, prepared before the pid of the child is known."""
+
+    def __init__(self, machine: str) -> None:
+        program = lock(machine, _ANY_PID)
+        super().__init__(program)
+        self._pids_at = [
+            index * _INSTRUCTION.size + _OPERAND_AT
+            for index, (*_, operand) in enumerate(program)
+            if operand == _ANY_PID
+        ]
+
+    def install(self) -> None:
+        pid = os.getpid()
+        for position in self._pids_at:
+            _OPERAND.pack_into(self._instructions, position, pid)
+        super().install()
 
 
 class _Program(ctypes.Structure):

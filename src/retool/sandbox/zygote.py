@@ -1,130 +1,115 @@
-"""A zygote: an interpreter with the usual imports done, that forks one child for each execution.
+"""A zygote: an interpreter with the usual imports done, that forks one child for each execution, ahead of time.
 
-It is trusted and never sees the code: for each execution it receives three pipe ends, passes them to a fork of itself
-and forgets them. Messages from the supervisor (descriptor 0): `spawn` with three descriptors, and `kill`. Messages to
-it: `ready` once, `spawned`, and `exited` with the wait status and the kernel's account of what was used.
+It is trusted and never sees code: for each child it receives three pipe ends, passes them to a fork of itself and
+forgets them. It keeps no record of its children either, so that each of them starts from the same memory, and the same
+code prints the same addresses. Linux only.
+
+Messages from the supervisor (descriptor 0): `spawn` with three descriptors. Messages to it: `first` with the pid of the
+process to watch, `ready`, `spawned` with a descriptor for the child, `failed`, and `exited` with the wait status and
+the kernel's account of what was used.
 """
 
 import gc
 import io
 import os
 import resource
-import selectors
+import select
 import signal
 import socket
 import sys
 from typing import Any, NoReturn
 
-from retool.sandbox import child, isolation, linux, wire
-from retool.sandbox.preload import PRELOADS
+from retool.sandbox import child, entropy, isolation, linux, namespaces, wire
 
 _CONTROL = 0
-_LARGEST_BATCH = 64
-_DESCRIPTORS_PER_SPAWN = 3
-_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # Linux only
+_PIPES = 3
 
 
 class Zygote:
     """Serves one supervisor over `control` until it hangs up."""
 
-    def __init__(self, control: socket.socket, address_space: int, filtered: bool) -> None:
+    def __init__(self, control: socket.socket, cell: isolation.Cell, address_space: int) -> None:
         self._control = control
-        self._filtered = filtered
+        self._cell = cell
+        self._address_space = address_space
         self._decoder = wire.Decoder()
         self._descriptors: list[int] = []
-        self._children: dict[int, int] = {}  # execution id by pid
         self._pid = os.getpid()
-        self._address_space = address_space
 
     def serve(self) -> None:
-        wakeup, child_ended = socket.socketpair()
+        wakeup, child_ended = os.pipe()
         for end in (wakeup, child_ended):
-            end.setblocking(False)
+            os.set_blocking(end, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(child_ended.fileno(), warn_on_full_buffer=False)
-        selector = selectors.DefaultSelector()
-        selector.register(self._control, selectors.EVENT_READ)
-        selector.register(wakeup, selectors.EVENT_READ)
-        while True:
-            ready = {key.fileobj for key, _ in selector.select()}
-            if wakeup in ready:
-                wakeup.recv(4096)
-                self._reap()
-            if self._control in ready and not self._receive():
-                break
-        for pid in self._children:
-            os.kill(pid, signal.SIGKILL)
-        while self._children:
-            self._children.pop(os.wait()[0], None)
+        signal.set_wakeup_fd(child_ended, warn_on_full_buffer=False)
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(wakeup, select.POLLIN)
+        serving = True
+        while serving:
+            for ready, _ in poll.poll():
+                if ready == wakeup:
+                    os.read(wakeup, 4096)
+                    self._reap(os.WNOHANG)
+                else:
+                    serving = self._receive()
+        self._reap(0)  # the supervisor has killed what still ran
 
     def _receive(self) -> bool:
         """Handle what the supervisor sent; False when it has hung up."""
-        data, descriptors, _, _ = socket.recv_fds(
-            self._control, 65536, _LARGEST_BATCH * _DESCRIPTORS_PER_SPAWN, _CLOSE_ON_EXEC
-        )
-        if not data:
+        # The kernel ends a read where the next descriptors begin, so there is never more than one message's.
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._control, 65536, _PIPES, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:
             return False
         self._descriptors += descriptors
         for message in self._decoder.feed(data):
-            if message["op"] == "spawn":
-                self._spawn(message)
-            else:
-                self._kill(message["id"])
-        return True
+            self._spawn(message["id"], message["slot"])
+        return bool(data)
 
-    def _spawn(self, message: dict[str, Any]) -> None:
-        pipes, self._descriptors = self._descriptors[:3], self._descriptors[3:]
+    def _spawn(self, worker: int, slot: int) -> None:
+        pipes, self._descriptors = self._descriptors[:_PIPES], self._descriptors[_PIPES:]
         try:
             pid = os.fork()
         except OSError as error:
-            self._send({"op": "failed", "id": message["id"], "reason": f"fork: {error.strerror}"})
+            self._send({"op": "failed", "id": worker, "reason": f"fork: {error.strerror}"})
         else:
             if pid == 0:
-                self._become_child(pipes, message)
-            self._children[pid] = message["id"]
-            self._send({"op": "spawned", "id": message["id"], "pid": pid})
+                self._become_child(pipes, slot)
+            handle = os.pidfd_open(pid)
+            self._send({"op": "spawned", "id": worker, "pid": pid}, [handle])
+            os.close(handle)
         for descriptor in pipes:
             os.close(descriptor)
 
-    def _become_child(self, pipes: list[int], message: dict[str, Any]) -> NoReturn:
+    def _become_child(self, pipes: list[int], slot: int) -> NoReturn:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        child.run(
-            *pipes,
-            parent=self._pid,
-            cpu_seconds=message["cpu_seconds"],
-            address_space=self._address_space + message["memory_mib"] * isolation.MIB,
-            filtered=self._filtered,
-        )
+        child.run(pipes, self._cell, slot, self._pid, self._address_space)
 
-    def _kill(self, execution: int) -> None:
-        # A child that has ended is waited for by this process only, so its pid cannot belong to anybody else.
-        for pid, known in self._children.items():
-            if known == execution:
-                os.kill(pid, signal.SIGKILL)
-
-    def _reap(self) -> None:
-        while self._children:
-            pid, status, usage = os.wait4(-1, os.WNOHANG)
+    def _reap(self, options: int) -> None:
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, options)
+            except ChildProcessError:
+                return
             if pid == 0:
                 return
-            message = {
-                "op": "exited",
-                "id": self._children.pop(pid),
-                "status": status,
-                "cpu_s": usage.ru_utime + usage.ru_stime,
-                "peak_bytes": usage.ru_maxrss * (1024 if linux.IS_LINUX else 1),
-            }
-            self._send(message)
+            cpu, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+            self._send({"op": "exited", "pid": pid, "status": status, "cpu_s": cpu, "peak_bytes": peak})
 
-    def _send(self, message: dict[str, Any]) -> None:
-        self._control.sendall(wire.encode(message))
+    def _send(self, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
+        try:
+            if descriptors:
+                socket.send_fds(self._control, [wire.encode(message)], descriptors)
+            else:
+                self._control.sendall(wire.encode(message))
+        except (BrokenPipeError, ConnectionResetError):
+            os._exit(0)  # the supervisor is gone, and so is the use of this process
 
 
 def _address_space() -> int:
     """Bytes of address space that this process takes before any code runs."""
-    if not linux.IS_LINUX:
-        return 0
     with open("/proc/self/statm") as file:
         return int(file.read().split()[0]) * resource.getpagesize()
 
@@ -142,38 +127,37 @@ def _line_writer(descriptor: int) -> io.TextIOWrapper:
     return io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
-def _die_with(supervisor: int) -> None:
-    if linux.IS_LINUX:
-        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != supervisor:
-            os._exit(0)
-
-
 def _be_first_to_go() -> None:
     """When memory runs out, the kernel should kill a child rather than the trainer."""
-    if linux.IS_LINUX:
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
 
 
-def main() -> None:
-    kind, supervisor = sys.argv[1], int(sys.argv[2])
-    _die_with(supervisor)
-    _be_first_to_go()
-    _open_standard_streams()
-    isolation.keep_runtime_path()
-    PRELOADS[kind]()
-    os.chdir("/")
+def main(slots: int) -> None:
+    """Be a zygote with room for `slots` children at once. What they need is imported already."""
     control = socket.socket(fileno=os.dup(_CONTROL))
-    address_space = _address_space()
-    in_force = isolation.contain()
-    _die_with(supervisor)  # a change of uid has cleared it
-    zygote = Zygote(control, address_space, filtered=in_force.get("seccomp", False))
-    control.sendall(wire.encode({"op": "ready", "isolation": in_force}))
+
+    def succeed(pid: int) -> None:
+        if pid:
+            control.sendall(wire.encode({"op": "first", "pid": pid}))
+        else:
+            control.recv(1)  # the supervisor has seen the end of the parent, and is the parent now
+
+    _be_first_to_go()
+    entered = namespaces.enter(succeed)
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    _open_standard_streams()
+    entropy.install()
+    os.chdir("/")
     os.environ.pop("PYTHONPATH", None)
     for name in [name for name in sys.modules if name.partition(".")[0] == "retool"]:
         del sys.modules[name]  # code finds the libraries, not the project
     gc.collect()
     gc.freeze()
     gc.disable()
-    zygote.serve()
+    linux.collapse_heap()
+    address_space = _address_space()
+    cell = isolation.contain(entered, slots)
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of credentials has cleared it
+    control.sendall(wire.encode({"op": "ready", "isolation": cell.report}))
+    Zygote(control, cell, address_space).serve()

@@ -1,0 +1,187 @@
+"""A zygote as the supervisor sees it: a process that forks workers, the ones that are ready, and the ones that run."""
+
+import itertools
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from typing import Any, Protocol
+
+from retool.sandbox import wire
+from retool.sandbox.execution import Execution
+from retool.sandbox.worker import Worker
+
+_CHUNK_BYTES = 1 << 18
+_DESCRIPTORS = 256
+_SETUP_FAILURES_ALLOWED = 3
+_COMMAND = (
+    "import sys; from retool.sandbox import preload; preload.preload(sys.argv[1]); "
+    "from retool.sandbox import zygote; zygote.main(int(sys.argv[2]))"
+)
+
+
+class Owner(Protocol):
+    """Who is told what happens to a zygote and its workers."""
+
+    def zygote_ready(self, zygote: "ZygoteProcess", isolation: dict[str, Any]) -> None: ...
+    def worker_ended(self, worker: Worker, account: dict[str, Any]) -> None: ...
+    def zygote_died(self, zygote: "ZygoteProcess") -> None: ...
+
+
+class ZygoteProcess:
+    """Starts a zygote of `kind` with room for `slots` workers, of which `spare` are kept ready."""
+
+    def __init__(self, kind: str, slots: int, spare: int, selector: selectors.BaseSelector, owner: Owner) -> None:
+        self.kind = kind
+        self.ready = False
+        self.proven = False
+        """Whether one of its workers has been ready."""
+        self.failure = ""
+        """Why its workers could not be set up, if they could not."""
+        self._slots, self._spare = slots, spare
+        self._selector = selector
+        self._owner = owner
+        self._numbers = itertools.count()
+        self._free_slots = list(range(slots - 1, -1, -1))
+        self._forking: dict[int, Worker] = {}  # by number: asked for, not yet forked
+        self._workers: dict[int, Worker] = {}  # by the pid that the zygote knows
+        self._unready = 0  # of both, those that are not locked down yet
+        self._idle: deque[Worker] = deque()
+        self._failures = 0
+        self._decoder = wire.Decoder()
+        self._descriptors: list[int] = []
+        self._socket, far_end = socket.socketpair()
+        arguments = [sys.executable, "-P", "-c", _COMMAND, kind, str(slots)]
+        standard_input = (os.POSIX_SPAWN_DUP2, far_end.fileno(), 0)
+        with far_end:
+            self._pid = os.posix_spawn(sys.executable, arguments, os.environ, file_actions=[standard_input])
+        self._socket.setblocking(False)
+        selector.register(self._socket, selectors.EVENT_READ, self._hear)
+
+    def successor(self) -> "ZygoteProcess":
+        """Another one like it."""
+        return ZygoteProcess(self.kind, self._slots, self._spare, self._selector, self._owner)
+
+    @property
+    def idle(self) -> int:
+        """How many workers wait for an execution."""
+        return len(self._idle)
+
+    @property
+    def running(self) -> list[Worker]:
+        """The workers that have an execution."""
+        return [worker for worker in self._workers.values() if worker.execution]
+
+    def start(self, execution: Execution) -> Worker:
+        """Run `execution` in a worker that is idle."""
+        worker = self._idle.popleft()
+        worker.start(execution)
+        return worker
+
+    def prepare(self, wanted: int) -> None:
+        """Have workers forked until `wanted`, or at least the spare ones, are idle or about to be."""
+        if not self.ready:
+            return
+        missing = max(wanted, self._spare) - len(self._idle) - self._unready
+        for _ in range(min(missing, len(self._free_slots))):
+            try:
+                self._spawn()
+            except OSError as error:
+                self.failure = f"a process for the code could not be started: {error.strerror}"
+                return
+
+    def end(self, deadline: float) -> None:
+        """End it and all its workers; kill it if it has not ended at `deadline` (of the monotonic clock)."""
+        for worker in (*self._workers.values(), *self._forking.values()):
+            worker.kill()
+            worker.close()
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._selector.unregister(self._socket)
+        self._socket.close()
+        while os.waitpid(self._pid, os.WNOHANG)[0] == 0:
+            if time.monotonic() > deadline:
+                os.kill(self._pid, signal.SIGKILL)
+                os.waitpid(self._pid, 0)
+                break
+            time.sleep(0.002)
+
+    def _spawn(self) -> None:
+        number = next(self._numbers)
+        worker = Worker(number, self._free_slots.pop(), self._selector, self._worker_ready)
+        self._forking[number] = worker
+        self._unready += 1
+        message = {"op": "spawn", "id": number, "slot": worker.slot}
+        try:
+            socket.send_fds(self._socket, [wire.encode(message)], worker.far_ends)
+        except OSError:
+            self._unready -= 1
+            self._forget(self._forking.pop(number))
+            raise
+        finally:
+            worker.release_far_ends()
+
+    def _forget(self, worker: Worker) -> str:
+        self._free_slots.append(worker.slot)
+        return worker.close()
+
+    def _worker_ready(self, worker: Worker) -> None:
+        self.proven = True
+        self._failures = 0
+        self._unready -= 1
+        self._idle.append(worker)
+
+    def _hear(self) -> None:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._socket, _CHUNK_BYTES, _DESCRIPTORS)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            data, descriptors = b"", []
+        self._descriptors += descriptors
+        if not data:
+            self._owner.zygote_died(self)
+            return
+        for message in self._decoder.feed(data):
+            self._obey(message)
+
+    def _obey(self, message: dict[str, Any]) -> None:
+        match message["op"]:
+            case "first":  # the process that was started has ended, and this one is to be watched instead
+                os.waitpid(self._pid, 0)
+                self._pid = message["pid"]
+                self._socket.send(b"!")
+            case "ready":
+                self.ready = True
+                self._owner.zygote_ready(self, message["isolation"])
+            case "spawned":
+                worker = self._forking.pop(message["id"])
+                self._workers[message["pid"]] = worker
+                worker.forked(self._descriptors.pop(0))
+            case "failed":
+                self._unready -= 1
+                self._forget(self._forking.pop(message["id"]))
+                self._fail(message["reason"])
+            case "exited":
+                self._bury(self._workers.pop(message["pid"]), message)
+
+    def _bury(self, worker: Worker, account: dict[str, Any]) -> None:
+        reason = self._forget(worker)
+        if worker.execution:
+            self._owner.worker_ended(worker, account)
+            return
+        if worker in self._idle:
+            self._idle.remove(worker)
+        else:
+            self._unready -= 1
+        self._fail(reason or f"a process for the code ended while it was set up, wait status {account['status']}")
+
+    def _fail(self, reason: str) -> None:
+        """One worker less than wanted. After some in a row something is wrong with this zygote."""
+        self._failures += 1
+        if self._failures > _SETUP_FAILURES_ALLOWED:
+            self.failure = reason
+            self._owner.zygote_died(self)
