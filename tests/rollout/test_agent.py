@@ -53,6 +53,8 @@ class World:
         max_calls: int = 4,
         sandbox: object = None,
         eos_ids: frozenset[int] = frozenset(),
+        stateful: bool = False,
+        echo: bool = False,
     ) -> tuple[Trajectory, ScriptedSampler]:
         said = iter(turns)
         sampler = ScriptedSampler(lambda _: self.tokenizer(next(said), add_special_tokens=False)["input_ids"])
@@ -61,7 +63,7 @@ class World:
             sampler,
             self.protocol,
             sandbox or self.sandbox,
-            RolloutConfig(max_tokens=max_tokens, max_calls=max_calls),
+            RolloutConfig(max_tokens=max_tokens, max_calls=max_calls, stateful=stateful, echo=echo),
             SamplingConfig(),
         )
         task = Task(PROBLEM, self.protocol.prompt_ids(PROBLEM.text), "ReTool", 0, 1, 0, "scripted")
@@ -138,6 +140,26 @@ def test_an_error_is_told_with_its_traceback(world: World) -> None:
     assert "ZeroDivisionError" in trajectory.spans[1].text
 
 
+CALLS_THAT_BUILD_ON_EACH_OTHER = [
+    "<code>\nx = 12\n</code>",
+    "<code>\nx = 0\n1 / 0\n</code>",
+    "<code>\nx * 7\n</code>",
+    "\\boxed{84}<eos>",
+]
+
+
+def test_each_call_is_a_program_of_its_own(world: World) -> None:
+    trajectory, _ = world.roll_out(CALLS_THAT_BUILD_ON_EACH_OTHER)
+    assert [call.status for call in trajectory.calls] == ["ok", "error", "error"]
+    assert "NameError" in trajectory.calls[2].output
+
+
+def test_with_state_a_call_finds_the_variables_of_those_that_went_well(world: World) -> None:
+    trajectory, _ = world.roll_out(CALLS_THAT_BUILD_ON_EACH_OTHER, stateful=True, echo=True)
+    assert [call.status for call in trajectory.calls] == ["ok", "error", "ok"]
+    assert trajectory.calls[2].output == "84"
+
+
 @pytest.mark.parametrize("text", ["print(1)\n</code>", "<code>\n\n</code>"])
 def test_a_malformed_call_is_answered_instead_of_ending_the_trajectory(world: World, text: str) -> None:
     trajectory, _ = world.roll_out([text, "\\boxed{84}<eos>"])
@@ -174,7 +196,7 @@ def test_an_answer_cut_short_by_the_budget_is_wrong(world: World) -> None:
 class FailingSandbox:
     """A sandbox that has lost every call for reasons of its own."""
 
-    async def run(self, code: str, limits: object = None, key: object = None) -> Result:
+    async def run(self, code: str, **_: object) -> Result:
         return Result(CallStatus.SANDBOX_ERROR, reason="the machine is on fire")
 
 

@@ -30,5 +30,11 @@ class SandboxConfig(Limits):
     workers: int | None = Field(default=None, ge=1, le=1024)
     """Executions at the same time. null: as many as half of the cores, so that a learner has room, but at least 2."""
 
+    sessions: int = Field(default=64, ge=1, le=4096)
+    """Sessions open at the same time; further ones wait. Each may hold `memory_mib`."""
+
+    session_idle_seconds: float = Field(default=1800.0, ge=0.1, le=86400)
+    """A session that rests for longer is ended."""
+
     allow_weak: bool = False
     """Run even where the system cannot contain the code (no seccomp or no Landlock: old kernels, macOS)."""

@@ -78,6 +78,13 @@ class RolloutConfig(Section):
     rows: int = Field(64, gt=0)
     """Trajectories that decode at the same time."""
 
+    stateful: bool = False
+    """Let the code of a call find the variables of the calls before it in the same response, as in a notebook; a call
+    that fails changes nothing. Off, as in the paper: each call is a program of its own."""
+
+    echo: bool = False
+    """Show the model the value of a last expression, as a notebook does, and not only what is printed."""
+
     prefill_chunk: int = Field(128, gt=0)
     """Tokens that one prefill step computes at most."""
 

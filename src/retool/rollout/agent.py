@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from retool.config.schema import RolloutConfig, SamplingConfig
 from retool.protocol import Call, Protocol
 from retool.sampling.sampler import Sampler, SamplingParams, trajectory_key
-from retool.sandbox import Result, Sandbox
+from retool.sandbox import Result, Sandbox, Session
 from retool.types import Author, CallStatus, Problem, Span, StopReason, ToolCall, Trajectory
 
 _LOST = (CallStatus.SANDBOX_ERROR, CallStatus.OVERLOAD)  # the sandbox's fault, never told to the model as its own
@@ -68,6 +68,7 @@ class Agent:
         key = trajectory_key(task.seed, task.id)
         began, tool_seconds = time.perf_counter(), 0.0
         handle, new_ids = None, task.prompt_ids
+        session = self.sandbox.session(key, group=task.id) if self.sandbox and self.rollout.stateful else None
         try:
             while True:
                 left = self.rollout.max_tokens - trajectory.tokens()
@@ -92,7 +93,7 @@ class Agent:
                     trajectory.stop = StopReason.CALLS
                     break
                 called = time.perf_counter()
-                results = await self._execute(calls, key, len(trajectory.calls))
+                results = await self._execute(calls, session, task.id, key + len(trajectory.calls))
                 tool_seconds += time.perf_counter() - called
                 span = len(trajectory.spans) - 1
                 for call, result in zip(calls, results, strict=True):
@@ -109,6 +110,8 @@ class Agent:
         finally:
             if handle is not None:
                 self.sampler.release(handle)
+            if session is not None:
+                session.close()
         trajectory.timing = {"seconds": time.perf_counter() - began, "tool_seconds": tool_seconds}
         return trajectory
 
@@ -119,13 +122,15 @@ class Agent:
     def _stop(self, ids: list[int]) -> bool:
         return self.interpreter and self.protocol.stop(ids)
 
-    async def _execute(self, calls: list[Call], key: int, before: int) -> list[Result | None]:
-        """Run the calls of one turn side by side; None stands for a malformed one, which there is nothing to run of."""
+    async def _execute(self, calls: list[Call], session: Session | None, group: str, key: int) -> list[Result | None]:
+        """Run the calls of one turn, side by side unless they share a state; None stands for a malformed one."""
 
         async def one(index: int, call: Call) -> Result | None:
             if call.code is None or self.sandbox is None:
                 return None
-            return await self.sandbox.run(call.code, key=key + before + index)
+            if session:
+                return await session.run(call.code, echo=self.rollout.echo)
+            return await self.sandbox.run(call.code, key=key + index, group=group, echo=self.rollout.echo)
 
         return await asyncio.gather(*(one(index, call) for index, call in enumerate(calls)))
 

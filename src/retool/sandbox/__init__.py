@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retool.config.sandbox import Limits, SandboxConfig
-    from retool.sandbox.client import Sandbox
+    from retool.sandbox.client import Sandbox, Session
     from retool.sandbox.isolation import describe_isolation
     from retool.sandbox.result import Result
 
-__all__ = ["Limits", "Result", "Sandbox", "SandboxConfig", "describe_isolation"]
+__all__ = ["Limits", "Result", "Sandbox", "SandboxConfig", "Session", "describe_isolation"]
 
 _HOME = {
     "Limits": "retool.config.sandbox",
     "Result": "retool.sandbox.result",
     "Sandbox": "retool.sandbox.client",
     "SandboxConfig": "retool.config.sandbox",
+    "Session": "retool.sandbox.client",
     "describe_isolation": "retool.sandbox.isolation",
 }
 

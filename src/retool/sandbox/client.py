@@ -121,6 +121,10 @@ class Sandbox:
                 break
         return result
 
+    def session(self, key: object = None, *, group: str = "") -> "Session":
+        """A new session: code that it runs finds the variables of the code before. See `Session`."""
+        return Session(self, key, group)
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -145,6 +149,8 @@ class Sandbox:
             "group": group,
             "stdin": stdin,
             "echo": echo,
+            "session": None,
+            "opens": False,
         }
 
     def _is_connected(self) -> bool:
@@ -161,7 +167,12 @@ class Sandbox:
             return self._connection
 
     def _start_supervisor(self) -> "_Connection":
-        connection = _Connection(self.workers)
+        settings = {
+            "workers": self.workers,
+            "sessions": self.config.sessions,
+            "session_idle_seconds": self.config.session_idle_seconds,
+        }
+        connection = _Connection(settings)
         weakness = connection.isolation["weak"]
         if weakness and not self.config.allow_weak:
             connection.close()
@@ -174,10 +185,65 @@ class Sandbox:
         return connection
 
 
+class Session:
+    """Runs blocks of code one after another; each finds the variables that the blocks before have left.
+
+        async with box.session() as session:
+            await session.run("x = 6")
+            result = await session.run("print(x * 7)")
+
+    A block that does not end with status `ok` changes nothing: the next one starts from the state before it. Blocks
+    have no standard input. Threads do not live on from block to block. A session uses no CPU between blocks, but the
+    memory of its variables; the config bounds how many are open (further ones wait) and how long one may rest. A
+    session that is lost, by its own fault or the sandbox's, answers SANDBOX_ERROR from then on.
+    """
+
+    _numbers = itertools.count()
+
+    def __init__(self, sandbox: Sandbox, key: object, group: str) -> None:
+        self._sandbox, self._key, self._group = sandbox, key, group
+        self._number = next(self._numbers)
+        self._opened = False
+
+    async def run(self, code: str, limits: Limits | None = None, *, echo: bool = False) -> Result:
+        """Execute `code` as the next block. Raises RetoolError if the sandbox cannot be started."""
+        job = self._job(code, limits, echo)
+        if not self._sandbox._is_connected():
+            await asyncio.to_thread(self._sandbox.start)
+        return await asyncio.wrap_future(self._sandbox._connected().submit(job))
+
+    def run_blocking(self, code: str, limits: Limits | None = None, *, echo: bool = False) -> Result:
+        """The same as `run` without an event loop: blocks the calling thread."""
+        job = self._job(code, limits, echo)
+        return self._sandbox._connected().submit(job).result()
+
+    def close(self) -> None:
+        """Give its memory back; does not wait."""
+        if self._opened and self._sandbox._is_connected():
+            self._sandbox._connected().send({"op": "end", "session": self._number})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def _job(self, code: str, limits: Limits | None, echo: bool) -> dict[str, Any]:
+        job = self._sandbox._job(code, limits, self._key, self._group, "", echo)
+        opens, self._opened = not self._opened, True
+        return job | {"session": self._number, "opens": opens}
+
+
 class _Connection:
     """A running supervisor, and the thread that talks to it. Raises RetoolError if it does not start."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, settings: dict[str, Any]) -> None:
         self.alive = True
         self._ids = itertools.count()
         self._lock = threading.Lock()  # of the three below
@@ -191,7 +257,7 @@ class _Connection:
             end.setblocking(False)
         with far_end:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _SUPERVISOR_COMMAND, json.dumps({"workers": workers})],
+                [sys.executable, "-P", "-c", _SUPERVISOR_COMMAND, json.dumps(settings)],
                 stdin=far_end,
                 stdout=subprocess.DEVNULL,
                 env=_environment(),
@@ -221,6 +287,12 @@ class _Connection:
             self._waiting[number] = future
         future.add_done_callback(lambda done: self._cancel(number) if done.cancelled() else None)
         return future
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send what has no answer."""
+        with self._lock:
+            if self.alive:
+                self._post(message)
 
     def close(self) -> None:
         """End the supervisor and wait until it is gone."""

@@ -42,7 +42,9 @@ class Execution:
         self.id: int = message["id"]
         self.group: str = message["group"]
         self.limits: dict[str, Any] = message["limits"]
-        self.kind = kind_of(message["code"])
+        self.session: int | None = message["session"]
+        self.kind = kind_of(message["code"]) if self.session is None else f"session {self.session}"
+        """What it needs to run: a kind of zygote, or its session."""
         code, cpu_limit = encode_code(message["code"]), int(self.limits["cpu_seconds"])
         terms = Terms(len(code), message["seed"], cpu_limit, self.limits["memory_mib"], message["echo"])
         self.input = terms.encode() + code + message["stdin"].encode("utf-8", "surrogateescape")

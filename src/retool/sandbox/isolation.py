@@ -35,6 +35,7 @@ class Cell(NamedTuple):
     read, and is None when nothing is; it comes from a forked child that tried what must fail."""
 
     filter: seccomp.Lock | None
+    session_filter: seccomp.SessionLock | None
     scratch: list[str]
     """A folder for each slot; empty where there is no room of one's own to write in."""
 
@@ -65,7 +66,6 @@ def contain(entered: list[str], slots: int) -> Cell:
         os.setresgid(_FIRST_UID, _FIRST_UID, _FIRST_UID)
         _lower(resource.RLIMIT_NPROC, _THREADS)
     linux.keep_capabilities(*((linux.CAP_SETUID,) if own_uids else ()))
-    _lower(resource.RLIMIT_NOFILE, _OPEN_FILES)
     _lower(resource.RLIMIT_STACK, _THREAD_STACK_BYTES)
     _lower(resource.RLIMIT_CORE, 0)
     if not scratch:
@@ -79,7 +79,8 @@ def contain(entered: list[str], slots: int) -> Cell:
         "seccomp": _install_allowlist(),
     }
     lock = seccomp.Lock(linux.MACHINE) if report["seccomp"] else None
-    cell = Cell(report, lock, scratch, _FIRST_UID if own_uids else None, "pid" in entered)
+    session_lock = seccomp.SessionLock(linux.MACHINE) if report["seccomp"] else None
+    cell = Cell(report, lock, session_lock, scratch, _FIRST_UID if own_uids else None, "pid" in entered)
     report["refused"] = _self_test(cell)
     report["weak"] = _weakness(report)
     return cell
@@ -87,6 +88,23 @@ def contain(entered: list[str], slots: int) -> Cell:
 
 def lock_child(cell: Cell, slot: int, parent: int) -> None:
     """The last step of a child of `parent` before it may touch untrusted code: become its slot's own, then lock up."""
+    _settle(cell, slot, parent)
+    if cell.filter:
+        cell.filter.install()
+
+
+def lock_session(cell: Cell, slot: int, parent: int) -> int:
+    """The same for the first process of a session; returns the descriptor by which its supervisor is asked.
+
+    Raises OSError where the kernel cannot ask (before Linux 5.5, or in another kernel's guise).
+    """
+    _settle(cell, slot, parent)
+    if not cell.session_filter:
+        raise OSError("sessions need seccomp")
+    return cell.session_filter.install_with_listener()
+
+
+def _settle(cell: Cell, slot: int, parent: int) -> None:
     if cell.first_uid is not None:
         uid = cell.first_uid + slot
         os.setresuid(uid, uid, uid)
@@ -98,12 +116,14 @@ def lock_child(cell: Cell, slot: int, parent: int) -> None:
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
-    if cell.filter:
-        cell.filter.install()
 
 
 def limit_execution(cpu_seconds: float, address_space: int) -> None:
-    """Lower the limits of one execution. The CPU limit is a backstop: the supervisor's clock comes first."""
+    """Lower the limits of one execution. The CPU limit is a backstop: the supervisor's clock comes first.
+
+    The limit of open files comes as late as this because it is also that of descriptors on their way in messages.
+    """
+    _lower(resource.RLIMIT_NOFILE, _OPEN_FILES)
     _lower(resource.RLIMIT_CPU, int(cpu_seconds) + 2)
     _lower(resource.RLIMIT_AS, address_space)
 

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable
+from enum import Enum
 from typing import NamedTuple, Self
 
 EXCEPTION = 120
@@ -12,6 +13,39 @@ OUT_OF_MEMORY = 121
 
 READY = b"R"
 """Written to the standard output of a child that is locked down, before it reads anything."""
+
+
+class BlockReport(Enum):
+    """What the processes of a session tell about a block, each as one packet of the control socket."""
+
+    STARTED = b"S"
+    """The sender is the fork that runs it."""
+    DONE = b"D"
+    """It went well; the sender is the one that ran it, and holds the state from now on."""
+    ENDED = b"E"
+    """The fork that ran it has ended; a `BlockEnd` follows. The sender still holds the state."""
+
+
+_END = struct.Struct("!IdQ")
+
+
+class BlockEnd(NamedTuple):
+    """How the process of a block has ended, as the kernel told its parent."""
+
+    status: int
+    """The wait status."""
+    cpu_s: float
+    peak_bytes: int
+
+    def pack(self) -> bytes:
+        return BlockReport.ENDED.value + _END.pack(*self)
+
+    @classmethod
+    def unpack(cls, report: bytes) -> Self:
+        """The end that a session's own processes report; one that makes no sense counts as a failure."""
+        body = report[1:]
+        return cls(*_END.unpack(body)) if len(body) == _END.size else cls(1 << 8, 0.0, 0)
+
 
 _FORMAT = struct.Struct("!IQII?")
 

@@ -6,18 +6,25 @@ calls away. A call is allowed when both filters allow it.
 """
 
 import ctypes
+import fcntl
 import os
 import struct
+from typing import NamedTuple
 
 from retool.sandbox import linux, syscalls
 from retool.sandbox.syscalls import Argument
 
 _LOAD, _AND, _JUMP_EQUAL, _RETURN = 0x20, 0x54, 0x15, 0x06
-_ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+_ALLOW, _KILL_PROCESS, _ERRNO, _ASK_SUPERVISOR = 0x7FFF0000, 0x80000000, 0x00050000, 0x7FC00000
 _EPERM, _ENOSYS = 1, 38
 
 # struct seccomp_data {int nr; __u32 arch; __u64 instruction_pointer; __u64 args[6];}, little-endian
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
+
+# linux/seccomp.h: struct seccomp_notif and seccomp_notif_resp, and the calls that exchange them
+_SET_MODE_FILTER, _NEW_LISTENER, _CONTINUE = 1, 1 << 3, 1
+_NOTIFICATION, _ANSWER = struct.Struct("=QIIiIQ6Q"), struct.Struct("=QqiI")
+_RECEIVE, _SEND = 0xC0502100, 0xC0182101
 
 _INSTRUCTION, _OPERAND, _OPERAND_AT = struct.Struct("=HBBI"), struct.Struct("=I"), 4
 _ANY_PID = 0x7EDCBA98  # larger than any pid, and no other operand of the filter
@@ -56,6 +63,19 @@ def lock(machine: str, pid: int) -> list[Instruction]:
     return [*program, (_RETURN, 0, 0, _ALLOW)]
 
 
+def session_lock(machine: str) -> list[Instruction]:
+    """The filter of a session's processes: as `lock`, but each fork and each signal is put to the supervisor."""
+    numbers = syscalls.NUMBERS[machine]
+    program = [(_LOAD, 0, 0, _NUMBER_AT)]
+    for name in sorted(syscalls.SETUP & numbers.keys()):
+        if name == "clone":
+            answer = _conditions(syscalls.THREAD, otherwise=_ASK_SUPERVISOR)
+        else:
+            answer = [(_RETURN, 0, 0, _ASK_SUPERVISOR if name in syscalls.ASKED else _ERRNO | _EPERM)]
+        program += _if_call(numbers[name], answer)
+    return [*program, (_RETURN, 0, 0, _ALLOW)]
+
+
 def assemble(program: list[Instruction]) -> bytes:
     """`program` as the kernel reads it: `struct sock_filter` by `struct sock_filter`."""
     return b"".join(_INSTRUCTION.pack(*instruction) for instruction in program)
@@ -73,6 +93,49 @@ class Filter:
     def install(self) -> None:
         """Put it in force for this process and its future children. Needs no_new_privs. Raises OSError."""
         linux.prctl(*self._arguments)
+
+
+class SessionLock(Filter):
+    """The filter `session_lock`."""
+
+    def __init__(self, machine: str) -> None:
+        super().__init__(session_lock(machine))
+        self._call = syscalls.NUMBERS[machine]["seccomp"], _SET_MODE_FILTER, _NEW_LISTENER
+
+    def install_with_listener(self) -> int:
+        """Put it in force; returns the descriptor on which the questions arrive. Raises OSError."""
+        return linux.syscall(*self._call, ctypes.c_void_p(self._arguments[-1]))
+
+
+class Question(NamedTuple):
+    """A call of a process under `SessionLock` that waits for an answer. `thread` is its number in the asker's place."""
+
+    id: int
+    thread: int
+    call: str
+    arguments: tuple[int, ...]
+
+
+def receive_question(listener: int, machine: str) -> Question | None:
+    """The next question; None if who asked it has died meanwhile."""
+    notification = bytearray(_NOTIFICATION.size)
+    try:
+        fcntl.ioctl(listener, _RECEIVE, notification)
+    except FileNotFoundError:
+        return None
+    number_of = {number: name for name, number in syscalls.NUMBERS[machine].items()}
+    identity, thread, _, number, _, _, *arguments = _NOTIFICATION.unpack(notification)
+    return Question(identity, thread, number_of[number], tuple(arguments))
+
+
+def answer_question(listener: int, question: Question, allow: bool) -> None:
+    """Let the call go on as if there were no filter, or fail with EPERM. The arguments that were judged are numbers in
+    registers, so they cannot be exchanged in between."""
+    error, flags = (0, _CONTINUE) if allow else (-_EPERM, 0)
+    try:
+        fcntl.ioctl(listener, _SEND, _ANSWER.pack(question.id, 0, error, flags))
+    except FileNotFoundError:
+        return  # who asked has died meanwhile
 
 
 class Lock(Filter):
@@ -103,8 +166,8 @@ def _if_call(number: int, then: list[Instruction]) -> list[Instruction]:
     return [(_JUMP_EQUAL, 0, len(then), number), *then]
 
 
-def _conditions(arguments: tuple[Argument, ...]) -> list[Instruction]:
-    """Allow if all conditions hold, else EPERM."""
+def _conditions(arguments: tuple[Argument, ...], otherwise: int = _ERRNO | _EPERM) -> list[Instruction]:
+    """Allow if all conditions hold, else return `otherwise`."""
     block: list[Instruction] = []
     for index, values, mask in arguments:
         block.append((_LOAD, 0, 0, _ARGUMENTS_AT + 8 * index))
@@ -113,5 +176,5 @@ def _conditions(arguments: tuple[Argument, ...]) -> list[Instruction]:
         for position, value in enumerate(values):
             to_next_condition = len(values) - position
             block.append((_JUMP_EQUAL, to_next_condition, 0, value))
-        block.append((_RETURN, 0, 0, _ERRNO | _EPERM))
+        block.append((_RETURN, 0, 0, otherwise))
     return [*block, (_RETURN, 0, 0, _ALLOW)]

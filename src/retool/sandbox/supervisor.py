@@ -11,11 +11,13 @@ import signal
 import socket
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from retool.sandbox import linux, wire
 from retool.sandbox.execution import Execution, Verdict
 from retool.sandbox.fair_queue import FairQueue
+from retool.sandbox.job import BlockEnd
+from retool.sandbox.session import Session
 from retool.sandbox.worker import Worker
 from retool.sandbox.zygote_process import ZygoteProcess
 
@@ -24,21 +26,34 @@ _CHUNK_BYTES = 1 << 18
 _CORES_PER_ZYGOTE = 8
 _LARGEST_BATCH = 64
 _SHUTDOWN_SECONDS = 2.0
+_SESSION_ZYGOTE = "scientific"
+"""What sessions start from: nobody knows what their later blocks will import."""
+
 _CANCELLED = Verdict("cancelled")  # told to nobody
 
 
-class Supervisor:
-    """Serves one client over the connected stream socket `client`; `workers` executions run at once."""
+class Settings(NamedTuple):
+    """`workers` executions run at once; of `sessions` open at once each may rest for `session_idle_seconds`."""
 
-    def __init__(self, client: socket.socket, workers: int) -> None:
+    workers: int
+    sessions: int
+    session_idle_seconds: float
+
+
+class Supervisor:
+    """Serves one client over the connected stream socket `client`."""
+
+    def __init__(self, client: socket.socket, settings: Settings) -> None:
         self._client = client
-        self._workers = workers
+        self._settings = settings
         self._decoder = wire.Decoder()
         self._outbox = bytearray()
         self._selector = selectors.DefaultSelector()
         self._queue = FairQueue()
         self._zygotes: list[ZygoteProcess] = []
-        self._running: dict[int, Worker] = {}  # by the id of the execution
+        self._running: dict[int, Worker | Session] = {}  # by the id of the execution
+        self._sessions: dict[int, Session] = {}
+        self._unopened: dict[int, None] = {}  # sessions for which there is no room yet, in order
         self._fixed_addresses = linux.fix_addresses()
         self._greeted = False
         self._serving = True
@@ -72,10 +87,13 @@ class Supervisor:
         if not data:
             self._stop()
         for message in self._decoder.feed(data):
-            if message["op"] == "run":
-                self._enqueue(Execution(message))
-            else:
-                self._cancel(message["id"])
+            match message["op"]:
+                case "run":
+                    self._enqueue(Execution(message), opens=message["opens"])
+                case "cancel":
+                    self._cancel(message["id"])
+                case "end":
+                    self._end_session(message["session"])
 
     def _stop(self) -> None:
         """The client is gone. A fork of it may hold its end of the socket open, so its end of life is watched too."""
@@ -99,10 +117,18 @@ class Supervisor:
 
     # The queue
 
-    def _enqueue(self, execution: Execution) -> None:
+    def _enqueue(self, execution: Execution, opens: bool) -> None:
+        kind = execution.kind
+        if execution.session is not None:
+            if opens:
+                self._unopened[execution.session] = None
+            elif execution.session not in self._sessions and execution.session not in self._unopened:
+                self._fail(execution, "the session has ended: it was lost, or rested for too long")
+                return
+            kind = _SESSION_ZYGOTE
         self._queue.put(execution)
-        if not any(zygote.kind == execution.kind for zygote in self._zygotes):
-            self._start_zygotes(execution.kind)
+        if not any(zygote.kind == kind for zygote in self._zygotes):
+            self._start_zygotes(kind)
 
     def _cancel(self, execution_id: int) -> None:
         self._queue.discard(execution_id)
@@ -112,42 +138,99 @@ class Supervisor:
 
     def _dispatch(self) -> None:
         """Start queued executions while there are free workers, and have more of these forked ahead."""
-        free = self._workers - len(self._running)
+        self._open_sessions()
+        free = self._settings.workers - len(self._running)
         while free > 0:
-            idle = [zygote for zygote in self._zygotes if zygote.idle]
-            execution = self._queue.take({zygote.kind for zygote in idle})
+            idle = {zygote.kind for zygote in self._zygotes if zygote.idle}
+            idle |= {session.kind for session in self._sessions.values() if session.is_idle}
+            execution = self._queue.take(idle)
             if execution is None:
                 break
-            fitting = [zygote for zygote in idle if zygote.kind == execution.kind]
-            self._running[execution.id] = max(fitting, key=lambda zygote: zygote.idle).start(execution)
+            self._running[execution.id] = self._start(execution)
             free -= 1
         for zygote in self._zygotes:
             waiting = self._queue.waiting(zygote.kind)
             if waiting or not zygote.idle or not self._running:  # otherwise a fork would delay what is running
                 zygote.prepare(min(waiting, free, _LARGEST_BATCH))
 
+    def _start(self, execution: Execution) -> Worker | Session:
+        if execution.session is not None:
+            session = self._sessions[execution.session]
+            session.start(execution)
+            return session
+        fitting = [zygote for zygote in self._zygotes if zygote.kind == execution.kind]
+        return max(fitting, key=lambda zygote: zygote.idle).start(execution)
+
+    # Sessions
+
+    def _open_sessions(self) -> None:
+        zygotes = [zygote for zygote in self._zygotes if zygote.kind == _SESSION_ZYGOTE and zygote.proven]
+        while self._unopened and zygotes and len(self._sessions) < self._settings.sessions:
+            session = next(iter(self._unopened))
+            del self._unopened[session]
+            zygote = max(zygotes, key=lambda zygote: zygote.room)
+            self._sessions[session] = zygote.open_session(f"session {session}")
+
+    def _end_session(self, number: int) -> None:
+        self._unopened.pop(number, None)
+        if session := self._sessions.pop(number, None):
+            session.end()
+
+    def block_ended(self, session: Session, end: BlockEnd, kept: bool) -> None:
+        """Answer the client with the verdict on a block of a session."""
+        execution = session.execution
+        del self._running[execution.id]
+        verdict = execution.verdict(end.status, end.cpu_s, out_of_memory=False)
+        if verdict.status == "ok" and not kept:
+            verdict = Verdict("exit", "SystemExit: the code ended its process, so the session is as it was before")
+        self._answer(execution, verdict, end.status, end.cpu_s, end.peak_bytes)
+
+    def session_lost(self, session: Session) -> None:
+        """A session has ended by itself, with what it knew."""
+        number = next(number for number, known in self._sessions.items() if known is session)
+        del self._sessions[number]
+        reason = session.failure or "the process that held the session's state was lost"
+        if session.execution:
+            del self._running[session.execution.id]
+            self._fail(session.execution, reason)
+        for execution in self._queue.take_all(session.kind):
+            self._fail(execution, reason)
+
+    def _end_idle_sessions(self, now: float) -> None:
+        latest = now - self._settings.session_idle_seconds
+        for number, session in list(self._sessions.items()):
+            if session.is_idle and session.last_used < latest:
+                self._end_session(number)
+
     # Clocks and verdicts
 
     def _seconds_to_next_check(self) -> float | None:
-        first = min((worker.execution.next_check for worker in self._running.values()), default=float("inf"))
+        checks = [worker.execution.next_check for worker in self._running.values()]
+        rest = self._settings.session_idle_seconds
+        checks += [session.last_used + rest for session in self._sessions.values() if session.is_idle]
+        first = min(checks, default=float("inf"))
         return None if first == float("inf") else max(0.0, first - time.monotonic())
 
     def _check_clocks(self) -> None:
         now = time.monotonic()
-        for worker in self._running.values():
+        for worker in list(self._running.values()):
             if worker.execution.next_check <= now and (verdict := worker.execution.check(now, worker.clocks())):
                 worker.kill(verdict)
+        self._end_idle_sessions(now)
 
     def worker_ended(self, worker: Worker, account: dict[str, Any]) -> None:
         """Answer the client with the verdict from the zygote's `account` of how the child ended."""
-        execution, ended_at = worker.execution, time.monotonic()
+        execution, status = worker.execution, account["status"]
         del self._running[execution.id]
         if not worker.has_begun and not execution.kill_verdict:
             self._fail(execution, "the process for the code was lost before it had begun")
             return
-        killed = os.WIFSIGNALED(account["status"]) and os.WTERMSIG(account["status"]) == signal.SIGKILL
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         cpu_s = execution.cpu_s(account["cpu_s"])
-        verdict = execution.verdict(account["status"], cpu_s, killed and self._kernel_killed())
+        verdict = execution.verdict(status, cpu_s, killed and self._kernel_killed())
+        self._answer(execution, verdict, status, cpu_s, account["peak_bytes"])
+
+    def _answer(self, execution: Execution, verdict: Verdict, status: int, cpu_s: float, peak_bytes: int) -> None:
         if execution.cancelled:
             return
         self._send(
@@ -158,11 +241,11 @@ class Supervisor:
                 "reason": verdict.reason,
                 "stdout": execution.stdout.text(),
                 "stderr": execution.stderr.text(),
-                "exit_code": _exit_code(verdict, account["status"]),
+                "exit_code": _exit_code(verdict, status),
                 "cpu_s": cpu_s,
-                "wall_s": ended_at - execution.started_at,
+                "wall_s": time.monotonic() - execution.started_at,
                 "queue_s": execution.started_at - execution.queued_at,
-                "peak_bytes": account["peak_bytes"],
+                "peak_bytes": peak_bytes,
             }
         )
 
@@ -181,10 +264,13 @@ class Supervisor:
     def _start_zygotes(self, kind: str) -> None:
         """A zygote forks one child at a time, so many cores need several of them."""
         cores = len(os.sched_getaffinity(0))
-        count = max(1, min(self._workers, cores) // _CORES_PER_ZYGOTE)
+        workers = self._settings.workers
+        count = max(1, min(workers, cores) // _CORES_PER_ZYGOTE)
         for _ in range(count):
-            spare = -(-min(self._workers, cores) // count)
-            slots = -(-self._workers // count) + spare
+            spare = -(-min(workers, cores) // count)
+            slots = -(-workers // count) + spare
+            if kind == _SESSION_ZYGOTE:
+                slots += -(-self._settings.sessions // count)
             self._zygotes.append(ZygoteProcess(kind, slots, spare, self._selector, self))
 
     def zygote_ready(self, zygote: ZygoteProcess, isolation: dict[str, Any]) -> None:
@@ -225,6 +311,5 @@ def _out_of_memory_kills() -> int:
 
 
 def main() -> None:
-    settings = json.loads(sys.argv[1])
-    client = socket.socket(fileno=os.dup(_CLIENT))
-    Supervisor(client, settings["workers"]).serve()
+    settings = Settings(**json.loads(sys.argv[1]))
+    Supervisor(socket.socket(fileno=os.dup(_CLIENT)), settings).serve()

@@ -114,10 +114,20 @@ _CLONE_THREAD = 0x00010000
 _NEW_NAMESPACES = 0x7E020080  # every CLONE_NEW* flag
 
 
+THREAD = (Argument(0, (_CLONE_THREAD,), mask=_CLONE_THREAD | _NEW_NAMESPACES),)
+"""The condition under which `clone` makes a thread."""
+
+FORK = 0x01200011
+"""The flags with which the C library's fork calls `clone`: SIGCHLD, and two that concern the thread's own memory."""
+
+ASKED = frozenset({"clone", "kill", "tgkill"})
+"""What the processes of a session may do when the supervisor agrees."""
+
+
 def of_locked_child(pid: int) -> dict[str, tuple[Argument, ...]]:
     """Which of `SETUP` the locked-down process `pid` keeps: threads, and signals to itself."""
     return {
-        "clone": (Argument(0, (_CLONE_THREAD,), mask=_CLONE_THREAD | _NEW_NAMESPACES),),
+        "clone": THREAD,
         "kill": (Argument(0, (pid,)),),
         "tgkill": (Argument(0, (pid,)),),
     }

@@ -4,9 +4,9 @@ It is trusted and never sees code: for each child it receives three pipe ends, p
 forgets them. It keeps no record of its children either, so that each of them starts from the same memory, and the same
 code prints the same addresses. Linux only.
 
-Messages from the supervisor (descriptor 0): `spawn` with three descriptors. Messages to it: `first` with the pid of the
-process to watch, `ready`, `spawned` with a descriptor for the child, `failed`, and `exited` with the wait status and
-the kernel's account of what was used.
+Messages from the supervisor (descriptor 0): `spawn` with three descriptors for a child, `session` with four for the
+holder of a session. Messages to it: `first` with the pid of the process to watch, `ready`, `spawned` with a descriptor
+of the process, `failed`, and `exited` with the wait status and the kernel's account of what was used.
 """
 
 import gc
@@ -17,12 +17,13 @@ import select
 import signal
 import socket
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
-from retool.sandbox import child, entropy, isolation, linux, namespaces, wire
+from retool.sandbox import child, entropy, holder, isolation, linux, namespaces, wire
 
 _CONTROL = 0
-_PIPES = 3
+_STREAMS = 3
+_MOST_DESCRIPTORS = 4
 
 
 class Zygote:
@@ -59,33 +60,32 @@ class Zygote:
         """Handle what the supervisor sent; False when it has hung up."""
         # The kernel ends a read where the next descriptors begin, so there is never more than one message's.
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._control, 65536, _PIPES, socket.MSG_CMSG_CLOEXEC)
+            data, descriptors, _, _ = socket.recv_fds(self._control, 65536, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
             return False
         self._descriptors += descriptors
         for message in self._decoder.feed(data):
-            self._spawn(message["id"], message["slot"])
+            self._spawn(message["id"], message["slot"], message["op"] == "session")
         return bool(data)
 
-    def _spawn(self, worker: int, slot: int) -> None:
-        pipes, self._descriptors = self._descriptors[:_PIPES], self._descriptors[_PIPES:]
+    def _spawn(self, worker: int, slot: int, session: bool) -> None:
+        count = _STREAMS + session
+        descriptors, self._descriptors = self._descriptors[:count], self._descriptors[count:]
         try:
             pid = os.fork()
         except OSError as error:
             self._send({"op": "failed", "id": worker, "reason": f"fork: {error.strerror}"})
         else:
             if pid == 0:
-                self._become_child(pipes, slot)
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                run = holder.run if session else child.run
+                run(descriptors, self._cell, slot, self._pid, self._address_space)
             handle = os.pidfd_open(pid)
             self._send({"op": "spawned", "id": worker, "pid": pid}, [handle])
             os.close(handle)
-        for descriptor in pipes:
+        for descriptor in descriptors:
             os.close(descriptor)
-
-    def _become_child(self, pipes: list[int], slot: int) -> NoReturn:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        child.run(pipes, self._cell, slot, self._pid, self._address_space)
 
     def _reap(self, options: int) -> None:
         while True:
@@ -146,6 +146,7 @@ def main(slots: int) -> None:
     _be_first_to_go()
     entered = namespaces.enter(succeed)
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)  # for the processes of sessions, whose parents end before them
     _open_standard_streams()
     entropy.install()
     os.chdir("/")

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from retool.sandbox import wire
 from retool.sandbox.execution import Execution
+from retool.sandbox.job import BlockEnd
+from retool.sandbox.session import Session
 from retool.sandbox.worker import Worker
 
 _CHUNK_BYTES = 1 << 18
@@ -28,6 +30,8 @@ class Owner(Protocol):
 
     def zygote_ready(self, zygote: "ZygoteProcess", isolation: dict[str, Any]) -> None: ...
     def worker_ended(self, worker: Worker, account: dict[str, Any]) -> None: ...
+    def block_ended(self, session: Session, end: BlockEnd, kept: bool) -> None: ...
+    def session_lost(self, session: Session) -> None: ...
     def zygote_died(self, zygote: "ZygoteProcess") -> None: ...
 
 
@@ -46,9 +50,10 @@ class ZygoteProcess:
         self._owner = owner
         self._numbers = itertools.count()
         self._free_slots = list(range(slots - 1, -1, -1))
-        self._forking: dict[int, Worker] = {}  # by number: asked for, not yet forked
+        self._forking: dict[int, Worker | Session] = {}  # by number: asked for, not yet forked
         self._workers: dict[int, Worker] = {}  # by the pid that the zygote knows
-        self._unready = 0  # of both, those that are not locked down yet
+        self._sessions: set[Session] = set()
+        self._unready = 0  # of the workers, those that are not locked down yet
         self._idle: deque[Worker] = deque()
         self._failures = 0
         self._decoder = wire.Decoder()
@@ -69,6 +74,11 @@ class ZygoteProcess:
     def idle(self) -> int:
         """How many workers wait for an execution."""
         return len(self._idle)
+
+    @property
+    def room(self) -> int:
+        """How many more workers and sessions it can have."""
+        return len(self._free_slots)
 
     @property
     def running(self) -> list[Worker]:
@@ -93,9 +103,24 @@ class ZygoteProcess:
                 self.failure = f"a process for the code could not be started: {error.strerror}"
                 return
 
+    def open_session(self, kind: str) -> Session:
+        """Start a session for executions of `kind`. Raises OSError if there are no descriptors left."""
+        number, slot, owner = next(self._numbers), self._free_slots.pop(), self._owner
+        try:
+            session = Session(number, slot, kind, self._selector, owner.block_ended, owner.session_lost, self._vacate)
+        except OSError:
+            self._free_slots.append(slot)
+            raise
+        self._sessions.add(session)
+        self._request("session", session)
+        return session
+
     def end(self, deadline: float) -> None:
         """End it and all its workers; kill it if it has not ended at `deadline` (of the monotonic clock)."""
-        for worker in (*self._workers.values(), *self._forking.values()):
+        for session in list(self._sessions):
+            session.lose()
+        workers = [worker for worker in self._forking.values() if isinstance(worker, Worker)]
+        for worker in (*self._workers.values(), *workers):
             worker.kill()
             worker.close()
         for descriptor in self._descriptors:
@@ -110,19 +135,33 @@ class ZygoteProcess:
             time.sleep(0.002)
 
     def _spawn(self) -> None:
-        number = next(self._numbers)
-        worker = Worker(number, self._free_slots.pop(), self._selector, self._worker_ready)
-        self._forking[number] = worker
+        worker = Worker(next(self._numbers), self._free_slots[-1], self._selector, self._worker_ready)
+        self._free_slots.pop()
         self._unready += 1
-        message = {"op": "spawn", "id": number, "slot": worker.slot}
+        self._request("spawn", worker)
+
+    def _request(self, op: str, worker: Worker | Session) -> None:
+        self._forking[worker.number] = worker
+        message = {"op": op, "id": worker.number, "slot": worker.slot}
         try:
             socket.send_fds(self._socket, [wire.encode(message)], worker.far_ends)
-        except OSError:
-            self._unready -= 1
-            self._forget(self._forking.pop(number))
-            raise
+        except OSError as error:
+            self._not_forked(worker.number, error.strerror)
         finally:
             worker.release_far_ends()
+
+    def _not_forked(self, number: int, reason: str) -> None:
+        worker = self._forking.pop(number)
+        if isinstance(worker, Session):
+            worker.lose()
+        else:
+            self._unready -= 1
+            self._forget(worker)
+        self._fail(reason)
+
+    def _vacate(self, session: Session) -> None:
+        self._sessions.discard(session)
+        self._free_slots.append(session.slot)
 
     def _forget(self, worker: Worker) -> str:
         self._free_slots.append(worker.slot)
@@ -159,14 +198,14 @@ class ZygoteProcess:
                 self._owner.zygote_ready(self, message["isolation"])
             case "spawned":
                 worker = self._forking.pop(message["id"])
-                self._workers[message["pid"]] = worker
+                if isinstance(worker, Worker):
+                    self._workers[message["pid"]] = worker
                 worker.forked(self._descriptors.pop(0))
             case "failed":
-                self._unready -= 1
-                self._forget(self._forking.pop(message["id"]))
-                self._fail(message["reason"])
+                self._not_forked(message["id"], message["reason"])
             case "exited":
-                self._bury(self._workers.pop(message["pid"]), message)
+                if worker := self._workers.pop(message["pid"], None):  # a session watches its processes itself
+                    self._bury(worker, message)
 
     def _bury(self, worker: Worker, account: dict[str, Any]) -> None:
         reason = self._forget(worker)

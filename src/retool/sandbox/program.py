@@ -1,0 +1,122 @@
+"""Runs code in this process the way Python runs a program, and says by an exit code how it ended.
+
+The code can replace anything here that it can reach. It gains nothing by that: see `child`.
+"""
+
+import ast
+import atexit
+import builtins
+import linecache
+import os
+import sys
+import threading
+import traceback
+from types import CodeType, ModuleType
+
+from retool.sandbox.job import EXCEPTION, OUT_OF_MEMORY
+
+_TRACEBACK_CHARACTERS = 4000
+
+_write = os.write  # bound before any code can replace it
+_own_files: set[str] = set()
+
+
+def new_main() -> ModuleType:
+    """An empty `__main__`."""
+    main = ModuleType("__main__")
+    main.__dict__["__builtins__"] = builtins
+    sys.modules["__main__"] = main
+    return main
+
+
+def execute(code: str, main: ModuleType, file: str, echo: bool = False) -> int:
+    """Run `code` in `main` under the file name `file`; returns the exit code that says how it ended.
+
+    With `echo` the value of a last expression is printed, as in a notebook.
+    """
+    try:
+        _own_files.add(file)
+        linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
+        for part in _compile(code, file, echo):
+            exec(part, main.__dict__)
+        sys.stdout.flush()
+        return 0
+    except SystemExit as exit:
+        return _exit_status(exit.code)
+    except BaseException as error:
+        return _report(error)
+    finally:
+        _flush()
+
+
+def shut_down() -> int:
+    """What Python does at the end of a program: wait for threads, run exit handlers. Returns an exit code as well."""
+    try:
+        if threading.active_count() > 1:
+            threading._shutdown()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        return 0
+    except BaseException as error:
+        return _report(error)
+    finally:
+        _flush()
+
+
+def print_error(text: str) -> None:
+    _flush()
+    data = memoryview(text.encode("utf-8", "backslashreplace"))
+    while data:
+        data = data[_write(2, data) :]
+
+
+def _compile(source: str, file: str, echo: bool) -> list[CodeType]:
+    """Raises what `compile` raises."""
+    if not echo:
+        return [compile(source, file, "exec", dont_inherit=True)]
+    tree = ast.parse(source, file)
+    parts: list[ast.Module | ast.Interactive] = [tree]
+    if tree.body and isinstance(tree.body[-1], ast.Expr):
+        parts.append(ast.Interactive([tree.body.pop()]))  # printed by sys.displayhook
+    modes = ("exec", "single")
+    return [compile(part, file, mode, dont_inherit=True) for part, mode in zip(parts, modes, strict=False)]
+
+
+def _exit_status(code: object) -> int:
+    """As Python does: None is 0, a number is itself, anything else is printed to stderr and is 1."""
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    print_error(f"{code}\n")
+    return 1
+
+
+def _report(error: BaseException) -> int:
+    """Print the traceback, the frames of the code itself only, the way a person would see it."""
+    status = OUT_OF_MEMORY if isinstance(error, MemoryError) else EXCEPTION
+    record = traceback.TracebackException.from_exception(error, compact=True)
+    _keep_own_frames(record)
+    text = "".join(record.format())
+    if len(text) > _TRACEBACK_CHARACTERS:
+        half = _TRACEBACK_CHARACTERS // 2
+        text = f"{text[:half]}\n… {len(text) - 2 * half} characters omitted …\n{text[-half:]}"
+    print_error(text)
+    return status
+
+
+def _keep_own_frames(record: traceback.TracebackException | None) -> None:
+    while record is not None:
+        own = [frame for frame in record.stack if frame.filename in _own_files]
+        record.stack = traceback.StackSummary.from_list(own)
+        _keep_own_frames(record.__cause__)
+        record = record.__context__
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            # The code closed or replaced the stream: what it printed there is its own affair.
+            continue
