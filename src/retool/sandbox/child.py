@@ -35,12 +35,17 @@ def run(pipes: list[int], cell: isolation.Cell, slot: int, parent: int, address_
         code = decode_code(read_exactly(terms.code_bytes))
         entropy.seed(terms.seed)
         gc.enable()
-        status = program.execute(code, program.new_main(), _FILE, terms.echo)
-        status = program.shut_down() or status
+        status = run_program(code, terms.echo)
     except MemoryError:
         status = OUT_OF_MEMORY  # the code did not even fit in, or what it threw could not be printed
     finally:
         end(status)
+
+
+def run_program(code: str, echo: bool) -> int:
+    """Run `code` from its start to its end; returns the exit code."""
+    status = program.execute(code, program.new_main(), _FILE, echo)
+    return program.shut_down() or status
 
 
 def set_up(action: Callable[[], Outcome]) -> Outcome:

@@ -174,7 +174,7 @@ class Sandbox:
         }
         connection = _Connection(settings)
         weakness = connection.isolation["weak"]
-        if weakness and not self.config.allow_weak:
+        if weakness and not self.config.allow_weak and sys.platform == "linux":
             connection.close()
             raise RetoolError(
                 f"the sandbox refuses to run: {weakness}. Use Linux 5.13 or later with Landlock and seccomp, "

@@ -44,7 +44,8 @@ def _checked(result: int, call: str) -> int:
     return result
 
 
-_libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+if IS_LINUX:
+    _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 
 
 def prctl(option: int, value: int = 0, third: int = 0) -> int:
@@ -76,6 +77,15 @@ def enter_root(path: str) -> None:
     _checked(_libc.syscall(ctypes.c_long(_PIVOT_ROOT[MACHINE]), b".", b"."), "pivot_root")
     _checked(_libc.umount2(b".", MNT_DETACH), "umount")
     os.chdir("/")
+
+
+def has_process_descriptors() -> bool:
+    """Whether processes can be held by a descriptor (pidfd, Linux 5.3); user-space kernels may lack it."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 def fix_addresses() -> bool:

@@ -1,22 +1,26 @@
-"""A process of untrusted code, as the supervisor knows it: for certain, whatever its pid is used for later."""
+"""A process of untrusted code, as the supervisor knows it."""
 
 import os
 import signal
 import time
 
+from retool.sandbox import linux
 from retool.sandbox.execution import Clocks
 
 
-class Process:
-    """`handle` is a descriptor of the process (pidfd), to be closed with this object."""
+class NumberedProcess:
+    """A process known by its pid: one that this process or the zygote waits for, which is when the pid becomes free."""
 
-    def __init__(self, handle: int) -> None:
-        self.handle = handle
-        with open(f"/proc/self/fdinfo/{handle}") as info:
-            self.pid = next(int(line.split()[1]) for line in info if line.startswith("Pid:"))
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._first_asked_at: float | None = None
 
     def clocks(self) -> Clocks:
-        """What it has used so far; nothing if it has ended."""
+        """What it has used so far; nothing if it has ended. Outside of Linux, the time since this was first asked."""
+        if not linux.IS_LINUX:
+            now = time.monotonic()
+            self._first_asked_at = self._first_asked_at or now
+            return Clocks(now - self._first_asked_at, 0.0)
         try:
             cpu = time.clock_gettime((~self.pid << 3) | 2)  # CPUCLOCK_SCHED of a process, linux/posix-timers.h
             with open(f"/proc/{self.pid}/schedstat", "rb") as file:
@@ -27,9 +31,27 @@ class Process:
 
     def kill(self) -> None:
         try:
-            signal.pidfd_send_signal(self.handle, signal.SIGKILL)
+            self._signal(signal.SIGKILL)
         except ProcessLookupError:
             return  # it has just ended
 
     def close(self) -> None:
+        """Let go of it."""
+
+    def _signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+
+class Process(NumberedProcess):
+    """A process known for certain by `handle`, a descriptor of it (pidfd), which is closed with this object."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        with open(f"/proc/self/fdinfo/{handle}") as info:
+            super().__init__(next(int(line.split()[1]) for line in info if line.startswith("Pid:")))
+
+    def close(self) -> None:
         os.close(self.handle)
+
+    def _signal(self, number: int) -> None:
+        signal.pidfd_send_signal(self.handle, number)

@@ -6,6 +6,7 @@ The code can replace anything here that it can reach. It gains nothing by that: 
 import ast
 import atexit
 import builtins
+import io
 import linecache
 import os
 import sys
@@ -19,6 +20,26 @@ _TRACEBACK_CHARACTERS = 4000
 
 _write = os.write  # bound before any code can replace it
 _own_files: set[str] = set()
+
+
+def prepare_interpreter() -> None:
+    """Make this process's interpreter one for code: it sees the libraries, and nothing of this project.
+
+    Its standard streams are what the descriptors 0 to 2 will be; what is printed leaves at the end of each line.
+    """
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8", "surrogateescape")
+    sys.stdout = _line_writer(1)
+    sys.stderr = _line_writer(2)
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+    os.chdir("/")
+    os.environ.pop("PYTHONPATH", None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "retool"]:
+        del sys.modules[name]
+
+
+def _line_writer(descriptor: int) -> io.TextIOWrapper:
+    buffer = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))
+    return io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 def new_main() -> ModuleType:

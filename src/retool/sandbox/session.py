@@ -16,7 +16,7 @@ from retool.sandbox import linux, seccomp, syscalls
 from retool.sandbox.capture import Capture
 from retool.sandbox.execution import Clocks, Execution, Verdict
 from retool.sandbox.job import READY, BlockEnd, BlockReport
-from retool.sandbox.process import Process
+from retool.sandbox.process import NumberedProcess, Process
 from retool.sandbox.streams import Streams
 from retool.sandbox.worker import SETUP_MESSAGE_BYTES
 
@@ -45,7 +45,7 @@ class Session:
         self.number, self.slot, self.kind = number, slot, kind
         self.execution: Execution | None = None
         self.failure = ""
-        """What its process has said about the reason if it could not be set up."""
+        """Why it could not be set up, if so."""
         self.last_used = time.monotonic()
         self._selector = selector
         self._when_block_ended, self._when_lost, self._when_gone = when_block_ended, when_lost, when_gone
@@ -77,9 +77,13 @@ class Session:
         """Whether it waits for a block."""
         return self._listener is not None and self._holder is not None and self.execution is None and not self._ended
 
-    def forked(self, handle: int) -> None:
-        """The zygote has forked its first process."""
-        self._holder = self._watch(Process(handle))
+    def begins(self, process: NumberedProcess) -> None:
+        """Its first process is there."""
+        if isinstance(process, Process):
+            self._holder = self._watch(process)
+        else:
+            self.lose("sessions need descriptors of processes, which this kernel does not offer")
+            process.kill()
 
     def start(self, execution: Execution) -> None:
         """Run `execution` as the next block."""
@@ -138,11 +142,12 @@ class Session:
         if self._ended and not self._living:
             self._when_gone(self)
 
-    def lose(self) -> None:
+    def lose(self, reason: str = "") -> None:
+        """It has ended by itself, or with its zygote."""
         if self._ended:
             return
         self._streams.errors.drain()
-        self.failure = self._setup_message.text()
+        self.failure = reason or self._setup_message.text()
         self.end()
         self._when_lost(self)
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from retool.sandbox import linux, wire
 from retool.sandbox.execution import Execution, Verdict
 from retool.sandbox.fair_queue import FairQueue
+from retool.sandbox.fresh import FreshInterpreters
 from retool.sandbox.job import BlockEnd
 from retool.sandbox.session import Session
 from retool.sandbox.worker import Worker
@@ -50,30 +51,48 @@ class Supervisor:
         self._outbox = bytearray()
         self._selector = selectors.DefaultSelector()
         self._queue = FairQueue()
-        self._zygotes: list[ZygoteProcess] = []
+        self._zygotes: list[ZygoteProcess | FreshInterpreters] = []
         self._running: dict[int, Worker | Session] = {}  # by the id of the execution
         self._sessions: dict[int, Session] = {}
         self._unopened: dict[int, None] = {}  # sessions for which there is no room yet, in order
-        self._fixed_addresses = linux.fix_addresses()
+        self._fixed_addresses = linux.IS_LINUX and linux.fix_addresses()
         self._greeted = False
         self._serving = True
         self._kernel_kills = _out_of_memory_kills()
 
     def serve(self) -> None:
-        linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)  # a zygote may be the fork of the process that was started
         self._client.setblocking(False)
         self._selector.register(self._client, selectors.EVENT_READ, self._receive)
-        self._selector.register(os.pidfd_open(os.getppid()), selectors.EVENT_READ, self._stop)
+        if linux.IS_LINUX:
+            linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)  # a zygote may be the fork of the process that was started
+            if linux.has_process_descriptors():
+                self._selector.register(os.pidfd_open(os.getppid()), selectors.EVENT_READ, self._stop)
+        else:
+            self._watch_children()
         self._start_zygotes("light")
         while self._serving:
+            self._dispatch()
+            self._flush()
             for key, _ in self._selector.select(self._seconds_to_next_check()):
                 key.data()
             self._check_clocks()
-            self._dispatch()
-            self._flush()
         deadline = time.monotonic() + _SHUTDOWN_SECONDS
         for zygote in self._zygotes:
             zygote.end(deadline)
+
+    def _watch_children(self) -> None:
+        """Where there are no zygotes to tell, this process is told itself when a child has ended."""
+        wakeup, child_ended = os.pipe()
+        os.set_blocking(child_ended, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(child_ended, warn_on_full_buffer=False)
+
+        def reap() -> None:
+            os.read(wakeup, 4096)
+            for interpreters in list(self._zygotes):
+                interpreters.reap()
+
+        self._selector.register(wakeup, selectors.EVENT_READ, reap)
 
     # The client
 
@@ -168,8 +187,12 @@ class Supervisor:
         while self._unopened and zygotes and len(self._sessions) < self._settings.sessions:
             session = next(iter(self._unopened))
             del self._unopened[session]
-            zygote = max(zygotes, key=lambda zygote: zygote.room)
-            self._sessions[session] = zygote.open_session(f"session {session}")
+            zygote, kind = max(zygotes, key=lambda zygote: zygote.room), f"session {session}"
+            try:
+                self._sessions[session] = zygote.open_session(kind)
+            except OSError as error:
+                for execution in self._queue.take_all(kind):
+                    self._fail(execution, f"the session could not be opened: {error}")
 
     def _end_session(self, number: int) -> None:
         self._unopened.pop(number, None)
@@ -263,22 +286,22 @@ class Supervisor:
 
     def _start_zygotes(self, kind: str) -> None:
         """A zygote forks one child at a time, so many cores need several of them."""
-        cores = len(os.sched_getaffinity(0))
-        workers = self._settings.workers
+        workers, cores = self._settings.workers, _cores()
+        make = ZygoteProcess if linux.IS_LINUX else FreshInterpreters
         count = max(1, min(workers, cores) // _CORES_PER_ZYGOTE)
         for _ in range(count):
             spare = -(-min(workers, cores) // count)
             slots = -(-workers // count) + spare
             if kind == _SESSION_ZYGOTE:
                 slots += -(-self._settings.sessions // count)
-            self._zygotes.append(ZygoteProcess(kind, slots, spare, self._selector, self))
+            self._zygotes.append(make(kind, slots, spare, self._selector, self))
 
-    def zygote_ready(self, zygote: ZygoteProcess, isolation: dict[str, Any]) -> None:
+    def zygote_ready(self, zygote: ZygoteProcess | FreshInterpreters, isolation: dict[str, Any]) -> None:
         if not self._greeted:
             self._greeted = True
             self._send({"op": "hello", "isolation": isolation | {"fixed_addresses": self._fixed_addresses}})
 
-    def zygote_died(self, zygote: ZygoteProcess) -> None:
+    def zygote_died(self, zygote: ZygoteProcess | FreshInterpreters) -> None:
         """Fail what it ran, and start another if that is still wanted."""
         self._zygotes.remove(zygote)
         running = zygote.running
@@ -293,6 +316,10 @@ class Supervisor:
         elif not any(other.kind == zygote.kind for other in self._zygotes):
             for execution in self._queue.take_all(zygote.kind):
                 self._fail(execution, zygote.failure or f"the {zygote.kind} interpreter ended while it was starting")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if linux.IS_LINUX else os.cpu_count() or 1
 
 
 def _exit_code(verdict: Verdict, status: int) -> int:

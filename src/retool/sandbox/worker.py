@@ -1,4 +1,4 @@
-"""A child of a zygote as the supervisor sees it: forked ahead, given one execution, and gone with it."""
+"""A process for one execution as the supervisor sees it: made ahead, given its code, and gone with it."""
 
 import selectors
 from collections.abc import Callable
@@ -6,14 +6,14 @@ from collections.abc import Callable
 from retool.sandbox.capture import Capture
 from retool.sandbox.execution import Clocks, Execution, Verdict
 from retool.sandbox.job import READY
-from retool.sandbox.process import Process
+from retool.sandbox.process import NumberedProcess
 from retool.sandbox.streams import Streams
 
 SETUP_MESSAGE_BYTES = 1000
 
 
 class Worker:
-    """`slot` is its place among the children of its zygote.
+    """`number` and `slot` are its name and its place among the workers of its kind.
 
     `when_ready` is called once, when the child is locked down and waits for its job. Raises OSError if there are no
     descriptors left.
@@ -33,7 +33,7 @@ class Worker:
         self._streams.errors.consume = self._setup_message.feed
         self._when_ready = when_ready
         self._is_locked = False
-        self._process: Process | None = None
+        self._process: NumberedProcess | None = None
 
     @property
     def far_ends(self) -> list[int]:
@@ -43,9 +43,9 @@ class Worker:
     def release_far_ends(self) -> None:
         self._streams.release_far_ends()
 
-    def forked(self, handle: int) -> None:
-        """The zygote has forked it; `handle` is a descriptor of the process, and is closed with the worker."""
-        self._process = Process(handle)
+    def begins(self, process: NumberedProcess) -> None:
+        """Its process is there; it is closed with the worker."""
+        self._process = process
         if self._is_locked:
             self._when_ready(self)
 

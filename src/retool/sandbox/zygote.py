@@ -10,16 +10,15 @@ of the process, `failed`, and `exited` with the wait status and the kernel's acc
 """
 
 import gc
-import io
 import os
 import resource
 import select
 import signal
 import socket
-import sys
+from collections.abc import Sequence
 from typing import Any
 
-from retool.sandbox import child, entropy, holder, isolation, linux, namespaces, wire
+from retool.sandbox import child, entropy, holder, isolation, linux, namespaces, program, wire
 
 _CONTROL = 0
 _STREAMS = 3
@@ -36,6 +35,7 @@ class Zygote:
         self._decoder = wire.Decoder()
         self._descriptors: list[int] = []
         self._pid = os.getpid()
+        self._has_process_descriptors = linux.has_process_descriptors()
 
     def serve(self) -> None:
         wakeup, child_ended = os.pipe()
@@ -81,9 +81,10 @@ class Zygote:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 run = holder.run if session else child.run
                 run(descriptors, self._cell, slot, self._pid, self._address_space)
-            handle = os.pidfd_open(pid)
-            self._send({"op": "spawned", "id": worker, "pid": pid}, [handle])
-            os.close(handle)
+            handles = [os.pidfd_open(pid)] if self._has_process_descriptors else []
+            self._send({"op": "spawned", "id": worker, "pid": pid, "handles": len(handles)}, handles)
+            for handle in handles:
+                os.close(handle)
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -98,7 +99,7 @@ class Zygote:
             cpu, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
             self._send({"op": "exited", "pid": pid, "status": status, "cpu_s": cpu, "peak_bytes": peak})
 
-    def _send(self, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
+    def _send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
         try:
             if descriptors:
                 socket.send_fds(self._control, [wire.encode(message)], descriptors)
@@ -112,19 +113,6 @@ def _address_space() -> int:
     """Bytes of address space that this process takes before any code runs."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[0]) * resource.getpagesize()
-
-
-def _open_standard_streams() -> None:
-    """Streams that a child inherits: whatever was printed leaves the process at the end of each line."""
-    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8", "surrogateescape")
-    sys.stdout = _line_writer(1)
-    sys.stderr = _line_writer(2)
-    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
-
-
-def _line_writer(descriptor: int) -> io.TextIOWrapper:
-    buffer = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))
-    return io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 def _be_first_to_go() -> None:
@@ -147,12 +135,8 @@ def main(slots: int) -> None:
     entered = namespaces.enter(succeed)
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)  # for the processes of sessions, whose parents end before them
-    _open_standard_streams()
+    program.prepare_interpreter()
     entropy.install()
-    os.chdir("/")
-    os.environ.pop("PYTHONPATH", None)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "retool"]:
-        del sys.modules[name]  # code finds the libraries, not the project
     gc.collect()
     gc.freeze()
     gc.disable()

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from retool.sandbox import wire
 from retool.sandbox.execution import Execution
 from retool.sandbox.job import BlockEnd
+from retool.sandbox.process import NumberedProcess, Process
 from retool.sandbox.session import Session
 from retool.sandbox.worker import Worker
 
@@ -200,7 +201,8 @@ class ZygoteProcess:
                 worker = self._forking.pop(message["id"])
                 if isinstance(worker, Worker):
                     self._workers[message["pid"]] = worker
-                worker.forked(self._descriptors.pop(0))
+                process = Process(self._descriptors.pop(0)) if message["handles"] else NumberedProcess(message["pid"])
+                worker.begins(process)
             case "failed":
                 self._not_forked(message["id"], message["reason"])
             case "exited":

@@ -9,7 +9,7 @@ import torch
 from retool.config.schema import Config
 from retool.errors import RetoolError
 from retool.runs import environment
-from retool.sandbox import Sandbox
+from retool.sandbox import Sandbox, describe_isolation
 
 
 def diagnose(config: Config) -> Iterator[str]:
@@ -24,7 +24,7 @@ def diagnose(config: Config) -> Iterator[str]:
     else:
         yield f"no GPU; {torch.get_num_threads()} CPU threads"
     with Sandbox(config.sandbox) as sandbox:
-        yield "sandbox: " + ", ".join(f"{name} {value}" for name, value in sandbox.isolation.items())
+        yield f"sandbox: {describe_isolation(sandbox.isolation)}"
         result = sandbox.run_blocking("print(6 * 7)")
         if result.text != "42":
             raise RetoolError(f"the sandbox answered {result.text!r} to print(6 * 7), status {result.status}")

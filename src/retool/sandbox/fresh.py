@@ -1,0 +1,158 @@
+"""Workers without zygotes, for systems where forking an interpreter is unsafe (macOS): one interpreter for each.
+
+Nothing contains the code here but resource limits. It is for development, with code that is not hostile.
+"""
+
+import os
+import platform
+import resource
+import selectors
+import signal
+import sys
+from collections import deque
+from typing import Any, NoReturn
+
+from retool.sandbox.execution import Execution
+from retool.sandbox.job import EXCEPTION, READY, Terms, decode_code
+from retool.sandbox.process import NumberedProcess
+from retool.sandbox.session import Session
+from retool.sandbox.worker import Worker
+from retool.sandbox.zygote_process import Owner
+
+_COMMAND = (
+    "import sys; from retool.sandbox import preload; preload.preload(sys.argv[1]); "
+    "from retool.sandbox import fresh; fresh.main()"
+)
+_STARTS_ALLOWED = 3
+_BYTES_OF_PEAK = 1 if sys.platform == "darwin" else 1024  # the unit of ru_maxrss
+
+_REPORT = {
+    "platform": f"{sys.platform} {platform.machine()}",
+    "uid": os.getuid(),
+    "namespaces": [],
+    "private_root": False,
+    "landlock": 0,
+    "seccomp": False,
+    "refused": [],
+    "weak": "this system contains nothing but the use of CPU and files: run only code that you trust",
+}
+
+
+class FreshInterpreters:
+    """Starts interpreters of `kind` ahead, up to `slots` at a time, of which `spare` are kept ready.
+
+    It does for the supervisor what a `ZygoteProcess` does.
+    """
+
+    def __init__(self, kind: str, slots: int, spare: int, selector: selectors.BaseSelector, owner: Owner) -> None:
+        self.kind = kind
+        self.proven = False
+        self.failure = ""
+        self._slots, self._spare = slots, spare
+        self._selector = selector
+        self._owner = owner
+        self._started = 0
+        self._failures = 0
+        self._workers: dict[int, Worker] = {}  # by pid
+        self._idle: deque[Worker] = deque()
+        owner.zygote_ready(self, dict(_REPORT))
+
+    @property
+    def idle(self) -> int:
+        return len(self._idle)
+
+    @property
+    def room(self) -> int:
+        return self._slots - len(self._workers)
+
+    @property
+    def running(self) -> list[Worker]:
+        return [worker for worker in self._workers.values() if worker.execution]
+
+    def start(self, execution: Execution) -> Worker:
+        worker = self._idle.popleft()
+        worker.start(execution)
+        return worker
+
+    def prepare(self, wanted: int) -> None:
+        ahead = len(self._workers) - len(self.running)
+        for _ in range(min(max(wanted, self._spare) - ahead, self.room)):
+            self._spawn()
+
+    def open_session(self, kind: str) -> Session:
+        raise OSError("sessions need Linux")
+
+    def successor(self) -> "FreshInterpreters":
+        return FreshInterpreters(self.kind, self._slots, self._spare, self._selector, self._owner)
+
+    def reap(self) -> None:
+        """See which processes have ended."""
+        for pid, worker in list(self._workers.items()):
+            ended, status, usage = os.wait4(pid, os.WNOHANG)
+            if ended:
+                del self._workers[pid]
+                self._bury(worker, status, usage)
+
+    def end(self, deadline: float) -> None:
+        for pid, worker in self._workers.items():
+            worker.kill()
+            os.waitpid(pid, 0)
+            worker.close()
+
+    def _spawn(self) -> None:
+        self._started += 1
+        worker = Worker(self._started, 0, self._selector, self._worker_ready)
+        actions = [(os.POSIX_SPAWN_DUP2, end, target) for target, end in enumerate(worker.far_ends)]
+        pid = os.posix_spawn(
+            sys.executable, [sys.executable, "-P", "-c", _COMMAND, self.kind], os.environ, file_actions=actions
+        )
+        worker.release_far_ends()
+        self._workers[pid] = worker
+        worker.begins(NumberedProcess(pid))
+
+    def _worker_ready(self, worker: Worker) -> None:
+        self.proven = True
+        self._failures = 0
+        self._idle.append(worker)
+
+    def _bury(self, worker: Worker, status: int, usage: resource.struct_rusage) -> None:
+        reason = worker.close()
+        if worker.execution:
+            account: dict[str, Any] = {
+                "status": status,
+                "cpu_s": usage.ru_utime + usage.ru_stime,
+                "peak_bytes": usage.ru_maxrss * _BYTES_OF_PEAK,
+            }
+            self._owner.worker_ended(worker, account)
+            return
+        if worker in self._idle:
+            self._idle.remove(worker)
+        self._failures += 1
+        if self._failures > _STARTS_ALLOWED:
+            self.failure = reason or f"an interpreter for the code ended with wait status {status}"
+            self._owner.zygote_died(self)
+
+
+def main() -> NoReturn:
+    """Be the process of one execution."""
+    # Imported here, because the supervisor has no use for them and starts faster without.
+    from retool.sandbox import child, entropy, program
+
+    status = EXCEPTION
+    try:
+        program.prepare_interpreter()
+        entropy.install()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        os.closerange(3, 4096)
+        os.write(1, READY)
+        terms = Terms.read(child.read_exactly)
+        code = decode_code(child.read_exactly(terms.code_bytes))
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        cpu_seconds = int(used.ru_utime + used.ru_stime) + terms.cpu_seconds + 2
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+        signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+        entropy.seed(terms.seed)
+        status = child.run_program(code, terms.echo)
+    finally:
+        child.end(status)
