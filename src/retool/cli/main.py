@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 import retool
+from retool.cli.sandbox import sandbox
 from retool.config.load import load_config, presets
 from retool.config.schema import Config
 from retool.errors import RetoolError, UsageError
@@ -29,6 +30,9 @@ def cli(debug: bool) -> None:
 
     Start with `retool quickstart`: a tiny model learns it on this machine, in minutes, without a GPU.
     """
+
+
+cli.add_command(sandbox)
 
 
 def main() -> None:

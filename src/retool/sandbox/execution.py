@@ -47,7 +47,7 @@ class Execution:
         """What it needs to run: a kind of zygote, or its session."""
         code, cpu_limit = encode_code(message["code"]), int(self.limits["cpu_seconds"])
         terms = Terms(len(code), message["seed"], cpu_limit, self.limits["memory_mib"], message["echo"])
-        self.input = terms.encode() + code + message["stdin"].encode("utf-8", "surrogateescape")
+        self.input = terms.encode() + code + _encode_stdin(message["stdin"])
         self.queued_at = time.monotonic()
         self.started_at = self.queued_at
         self.next_check = float("inf")
@@ -121,3 +121,11 @@ class Execution:
     def _memory_limit(self) -> Verdict:
         limit = self.limits["memory_mib"]
         return Verdict("memory_limit", f"MemoryLimitExceeded: the code needed more than {limit} MiB of memory")
+
+
+def _encode_stdin(text: str) -> bytes:
+    """As Python reads it back: bytes that are not UTF-8 stand in `text` as lone surrogates. Others pass as they are."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
