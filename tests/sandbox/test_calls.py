@@ -9,14 +9,6 @@ import pytest
 from retool.errors import RetoolError
 from retool.sandbox import Limits, Sandbox, SandboxConfig, describe_isolation
 
-RANDOM = {
-    "hash": "print({'a', 'b', 'c', 'd', 'e'}, hash('x'))",
-    "random": "import random; print(random.random(), random.sample(range(100), 5))",
-    "numpy": "import numpy as np; print(np.random.rand(3), np.random.permutation(9))",
-    "addresses": "import math; print(print, math.__spec__.loader, id(None), id(math))",
-    "sympy": "import sympy as s; print(s.symbols('a:f'), s.Symbol('x') + s.Symbol('y') * 2, {s.Symbol('z'), s.pi})",
-}
-
 
 def test_every_call_gets_its_own_answer(box: Sandbox) -> None:
     async def run() -> list[str]:
@@ -84,24 +76,8 @@ def test_a_long_program_arrives_whole(box: Sandbox) -> None:
 
 
 def test_a_long_program_may_end_before_it_is_read_to_the_end(box: Sandbox) -> None:
-    code = "x = '" + "y" * 60_000_000 + "'"
+    code = "x = '" + "y" * 24_000_000 + "'"
     assert box.run_blocking(code, Limits(memory_mib=16)).status == "memory_limit"
-
-
-@pytest.mark.parametrize("source", RANDOM)
-def test_the_same_code_and_key_print_the_same(box: Sandbox, source: str) -> None:
-    async def run() -> set[str]:
-        return {r.text for r in await asyncio.gather(*(box.run(RANDOM[source], key=("seed", 7)) for _ in range(20)))}
-
-    here = asyncio.run(run())
-    with Sandbox(SandboxConfig(workers=1)) as another:
-        there = another.run_blocking(RANDOM[source], key=("seed", 7)).text
-    assert here == {there}
-
-
-@pytest.mark.parametrize("source", ["random", "numpy"])
-def test_another_key_gives_other_random_numbers(box: Sandbox, source: str) -> None:
-    assert len({box.run_blocking(RANDOM[source], key=key).text for key in range(5)}) == 5
 
 
 def test_the_isolation_in_force_is_recorded(box: Sandbox) -> None:

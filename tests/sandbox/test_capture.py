@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retool.sandbox import Limits, Sandbox
@@ -77,3 +77,33 @@ def test_lines_stay_in_order(box: Sandbox) -> None:
 def test_bytes_that_are_not_text_are_shown_as_escapes(box: Sandbox, written: bytes, shown: str) -> None:
     result = box.run_blocking(f"import sys; sys.stdout.buffer.write({written!r})")
     assert result.stdout == shown
+
+
+@given(data=st.binary(max_size=2000), limit=st.integers(64, 300), chunks=st.lists(st.integers(1, 400), min_size=1))
+def test_how_a_stream_is_cut_into_chunks_makes_no_difference(data: bytes, limit: int, chunks: list[int]) -> None:
+    whole, pieces = Capture(limit), Capture(limit)
+    whole.feed(data)
+    rest = data
+    for size in chunks * len(data):
+        pieces.feed(rest[:size])
+        rest = rest[size:]
+    assert (pieces.text(), pieces.total) == (whole.text(), len(data))
+
+
+@given(head=st.binary(max_size=200), middle=st.integers(70_000, 400_000), tail=st.binary(max_size=200))
+def test_the_ends_of_a_very_long_stream_are_kept(head: bytes, middle: int, tail: bytes) -> None:
+    capture = Capture(500)
+    for part in (head, b"-" * middle, tail):
+        capture.feed(part)
+    text = capture.text()
+    assert text.startswith(head.decode("utf-8", "backslashreplace"))
+    assert text.endswith(tail.decode("utf-8", "backslashreplace"))
+    assert int(MARKER.search(text)[1]) == len(head) + middle + len(tail) - 500
+
+
+@settings(max_examples=40)
+@given(data=st.binary(max_size=3000))
+def test_any_bytes_that_code_writes_arrive(box: Sandbox, data: bytes) -> None:
+    result = box.run_blocking(f"import os\nos.write(1, {data!r}); os.write(2, {data!r})")
+    assert result.status == "ok"
+    assert result.stdout == result.stderr == data.decode("utf-8", "backslashreplace")

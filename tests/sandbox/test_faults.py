@@ -4,15 +4,27 @@ import asyncio
 import gc
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from processes import (
+    descendants,
+    eventually,
+    exists,
+    is_at_rest,
+    open_descriptors,
+    own_descendants,
+    resident_bytes,
+    supervisor_of,
+    zygotes_of,
+)
 
-from conftest import SHORT, descendants, open_descriptors
+from conftest import SHORT
 from retool.errors import RetoolError
 from retool.sandbox import Limits, Sandbox, SandboxConfig
 
@@ -25,39 +37,6 @@ def fresh() -> Iterator[Sandbox]:
         yield sandbox
 
 
-def own_descendants(box: Sandbox) -> set[int]:
-    supervisor = box._connection._process.pid
-    return descendants(supervisor) | {supervisor}
-
-
-def zygotes(box: Sandbox) -> list[int]:
-    supervisor = box._connection._process.pid
-    return [pid for pid in descendants(supervisor) if parent_of(pid) == supervisor]
-
-
-def parent_of(pid: int) -> int:
-    with open(f"/proc/{pid}/stat") as stat:
-        return int(stat.read().rpartition(")")[2].split()[1])
-
-
-def exists(pid: int) -> bool:
-    """Whether `pid` still runs; one that has ended and waits to be collected by process 1 does not."""
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] not in ("Z", "X")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
 def expect_to_be_closed(box: Sandbox) -> None:
     with pytest.raises(RetoolError, match="closed"):
         box.run_blocking(LOOP)
@@ -66,9 +45,9 @@ def expect_to_be_closed(box: Sandbox) -> None:
 def test_closing_ends_every_process_and_closes_every_descriptor() -> None:
     gc.collect()
     before, threads = open_descriptors(), threading.active_count()
-    for _ in range(3):
+    for library in ("math", "numpy"):
         with Sandbox(SHORT) as box:
-            box.run_blocking("import numpy")
+            box.run_blocking(f"import {library}")
             running = threading.Thread(target=expect_to_be_closed, args=(box,))
             running.start()
             time.sleep(0.05)
@@ -110,12 +89,12 @@ def restless_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("restless_threads")
-@pytest.mark.parametrize("victim", ["zygote", *["supervisor"] * 5])
+@pytest.mark.parametrize("victim", ["zygote", *["supervisor"] * 3])
 def test_calls_survive_the_death_of(fresh: Sandbox, victim: str) -> None:
     async def run() -> list[str]:
         calls = [asyncio.create_task(fresh.run(f"sum(range(10 ** 5))\nprint({n})")) for n in range(60)]
         await calls[3]
-        pids = zygotes(fresh) if victim == "zygote" else [fresh._connection._process.pid]
+        pids = zygotes_of(fresh) if victim == "zygote" else [supervisor_of(fresh)]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         return [result.text for result in await asyncio.gather(*calls)]
@@ -132,7 +111,7 @@ def test_a_sandbox_that_keeps_dying_is_reported_as_its_own_failure(fresh: Sandbo
 
     def kill() -> None:
         while not stop.is_set():
-            for pid in zygotes(fresh):
+            for pid in zygotes_of(fresh):
                 os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
 
@@ -152,7 +131,7 @@ def test_the_death_of_a_child_is_its_own_affair(fresh: Sandbox) -> None:
     async def run() -> str:
         call = asyncio.create_task(fresh.run("import time; time.sleep(0.4)"))
         await asyncio.sleep(0.2)
-        for child in own_descendants(fresh) - {*zygotes(fresh), fresh._connection._process.pid}:
+        for child in own_descendants(fresh) - {*zygotes_of(fresh), supervisor_of(fresh)}:
             os.kill(child, signal.SIGKILL)  # the one that runs, and those that wait for their turn
         return (await call).status
 
@@ -178,7 +157,7 @@ time.sleep(60)
 """
     client = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     supervisor = int(client.stdout.readline())
-    started = descendants(supervisor) | {supervisor}
+    started = {supervisor, *descendants(supervisor)}
     assert len(started) >= 3
     client.send_signal(number)
     client.wait()
@@ -194,16 +173,68 @@ def test_a_fork_of_the_client_is_told_to_make_its_own(fresh: Sandbox) -> None:
     fresh._owner = os.getpid()
 
 
-def test_thousands_of_executions_leak_nothing() -> None:
+def test_a_thousand_calls_at_once_are_all_answered_and_leak_nothing() -> None:
     with Sandbox(SandboxConfig(workers=2)) as box:
 
-        async def run(calls: int) -> None:
-            await asyncio.gather(*(box.run("print(1)") for _ in range(calls)))
+        async def run(calls: int) -> set[str]:
+            return {result.text for result in await asyncio.gather(*(box.run("print(1)") for _ in range(calls)))}
 
-        asyncio.run(run(50))
-        watched = [os.getpid(), box._connection._process.pid, *zygotes(box)]
-        assert eventually(lambda: len(own_descendants(box)) == 4)  # supervisor, zygote, two children in waiting
+        asyncio.run(run(20))
+        assert eventually(lambda: is_at_rest(box))
+        watched = [os.getpid(), supervisor_of(box), *zygotes_of(box)]
         before = [open_descriptors(pid) for pid in watched]
-        asyncio.run(run(500))
-        assert eventually(lambda: len(own_descendants(box)) == 4)
+        assert asyncio.run(run(1000)) == {"1"}
+        assert eventually(lambda: is_at_rest(box))
         assert [open_descriptors(pid) for pid in watched] == before
+
+
+def test_a_thousand_waiting_calls_are_cancelled_at_once_and_the_next_one_is_served(fresh: Sandbox) -> None:
+    async def run() -> str:
+        calls = [asyncio.create_task(fresh.run(LOOP, Limits(cpu_seconds=60.0))) for _ in range(1000)]
+        await asyncio.sleep(0.3)
+        for call in calls:
+            call.cancel()
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(end, asyncio.CancelledError) for end in ended)
+        return (await fresh.run("print(1)")).text
+
+    fresh.start()
+    assert asyncio.run(run()) == "1"
+    assert eventually(lambda: is_at_rest(fresh))
+
+
+def test_a_stopped_child_costs_its_own_time_only(fresh: Sandbox) -> None:
+    async def run() -> list[str]:
+        stopped = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"
+        results = await asyncio.gather(fresh.run(stopped), *(fresh.run(f"print({n})") for n in range(8)))
+        return [result.status for result in results]
+
+    assert asyncio.run(run()) == ["time_limit", *["ok"] * 8]
+
+
+EXECUTIONS_IN_A_ROW = 100_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_long_row_of_executions_changes_neither_memory_nor_descriptors_nor_latency() -> None:
+    tenth = EXECUTIONS_IN_A_ROW // 10
+    with Sandbox(SandboxConfig(workers=2)) as box:
+        for _ in range(200):
+            box.run_blocking("print(1)")
+        assert eventually(lambda: is_at_rest(box))
+        watched = [supervisor_of(box), *zygotes_of(box)]
+        before = [(open_descriptors(pid), resident_bytes(pid)) for pid in watched]
+        own = open_descriptors()
+        seconds = []
+        for number in range(EXECUTIONS_IN_A_ROW):
+            start = time.perf_counter()
+            assert box.run_blocking(f"print({number})").text == str(number)
+            seconds.append(time.perf_counter() - start)
+        assert eventually(lambda: is_at_rest(box))
+        assert [supervisor_of(box), *zygotes_of(box)] == watched
+        assert open_descriptors() == own
+        for pid, (descriptors, resident) in zip(watched, before, strict=True):
+            assert open_descriptors(pid) == descriptors
+            assert resident_bytes(pid) <= resident + (2 << 20)
+        assert statistics.median(seconds[-tenth:]) <= 1.3 * statistics.median(seconds[:tenth])

@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from processes import descendants
 
-from conftest import SHORT, descendants
+from conftest import SHORT
 from retool.sandbox import Limits, Sandbox, SandboxConfig, Session
 
 

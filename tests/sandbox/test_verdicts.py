@@ -43,7 +43,7 @@ from retool.types import CallStatus
     ],
 )
 def test_an_execution_ends_with_the_verdict(box: Sandbox, code: str, status: str, exit_code: int) -> None:
-    result = box.run_blocking(code)
+    result = box.run_blocking(code, Limits(cpu_seconds=0.2, idle_seconds=0.2, memory_mib=64))
     assert (result.status, result.exit_code) == (status, exit_code)
 
 

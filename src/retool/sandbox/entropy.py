@@ -17,12 +17,13 @@ def install() -> None:
     """Replace the system's randomness in this process and its forks, each of which must call `seed`."""
     os.urandom = random._urandom = _urandom
     random.Random.seed = _seed_of_generator
+    random.seed = random._inst.seed
 
 
 def seed(number: int) -> None:
     """Let everything random follow from `number`, which is less than 2**64."""
-    global _seed
-    _seed = number
+    global _seed, _source
+    _seed, _source = number, None
     _seed_generator(random._inst, number)
     numpy = sys.modules.get("numpy")
     if numpy is not None:

@@ -189,15 +189,23 @@ def _empty_this_folder() -> None:
 
     Goes down by changing the directory, because a path through all levels may be longer than the system allows.
     """
-    for entry in list(os.scandir()):
-        if entry.is_dir(follow_symlinks=False):
-            os.chmod(entry.name, 0o700)
-            os.chdir(entry.name)
-            _empty_this_folder()
+    above: list[str] = []
+    while True:
+        folder = ""
+        for entry in list(os.scandir()):
+            if entry.is_dir(follow_symlinks=False):
+                folder = entry.name
+            else:
+                os.unlink(entry.name)
+        if folder:
+            os.chmod(folder, 0o700)
+            os.chdir(folder)
+            above.append(folder)
+        elif above:
             os.chdir(os.pardir)
-            os.rmdir(entry.name)
+            os.rmdir(above.pop())
         else:
-            os.unlink(entry.name)
+            return
 
 
 def _self_test(cell: Cell) -> list[str]:

@@ -78,6 +78,7 @@ def enter_private_root(readable: Iterable[str], slots: int) -> list[str]:
         os.makedirs(base + folder)
         flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
         linux.mount("retool", base + folder, "tmpfs", flags, _SCRATCH_OPTIONS)
+    os.chmod(base + _SCRATCH, 0o111)
     linux.enter_root(base)
     linux.mount(None, "/", None, linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV)
     return scratch

@@ -60,7 +60,7 @@ def execute(code: str, main: ModuleType, file: str, echo: bool = False) -> int:
         linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
         for part in _compile(code, file, echo):
             exec(part, main.__dict__)
-        sys.stdout.flush()
+        _flush_output()
         return 0
     except SystemExit as exit:
         return _exit_status(exit.code)
@@ -76,7 +76,7 @@ def shut_down() -> int:
         if threading.active_count() > 1:
             threading._shutdown()
         atexit._run_exitfuncs()
-        sys.stdout.flush()
+        _flush_output()
         return 0
     except BaseException as error:
         return _report(error)
@@ -89,6 +89,13 @@ def print_error(text: str) -> None:
     data = memoryview(text.encode("utf-8", "backslashreplace"))
     while data:
         data = data[_write(2, data) :]
+
+
+def _flush_output() -> None:
+    """As Python does at its end: a stream that the code has closed or taken away needs none. Raises what it raises."""
+    stream = getattr(sys, "stdout", None)
+    if stream is not None and not getattr(stream, "closed", False):
+        stream.flush()
 
 
 def _compile(source: str, file: str, echo: bool) -> list[CodeType]:

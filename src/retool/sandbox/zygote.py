@@ -136,13 +136,13 @@ def main(slots: int) -> None:
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)  # for the processes of sessions, whose parents end before them
     program.prepare_interpreter()
-    entropy.install()
     gc.collect()
     gc.freeze()
     gc.disable()
     linux.collapse_heap()
     address_space = _address_space()
     cell = isolation.contain(entered, slots)
+    entropy.install()
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of credentials has cleared it
     control.sendall(wire.encode({"op": "ready", "isolation": cell.report}))
     Zygote(control, cell, address_space).serve()
