@@ -28,12 +28,13 @@ LOOPS, HONEST, HONEST_CPU_SECONDS, CPU_LIMIT_SECONDS = 20, 60, 0.4, 2.0
 
 # A supervisor whose zygotes leave everything out but the resource limits.
 LIMITS_ONLY = """
-from retool.sandbox import zygote_process
+from retool.sandbox.supervision import zygote_process
 zygote_process._COMMAND = '''
 import sys
-from retool.sandbox import preload
+from retool.sandbox.interpreter import preload
 preload.preload(sys.argv[1])
-from retool.sandbox import isolation, landlock, namespaces, zygote
+from retool.sandbox.containment import isolation, landlock, namespaces
+from retool.sandbox.interpreter import zygote
 def refuse(*_): raise OSError
 namespaces.enter = lambda _: []
 landlock.abi = lambda: 0
@@ -41,7 +42,7 @@ isolation._try_as_nobody = refuse
 isolation._install_allowlist = lambda: False
 zygote.main(int(sys.argv[2]))
 '''
-from retool.sandbox.supervisor import main
+from retool.sandbox.supervision.supervisor import main
 main()
 """
 

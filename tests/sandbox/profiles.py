@@ -7,13 +7,17 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retool.sandbox import landlock
+from retool.sandbox.containment import landlock
 
 _FOLDER = Path(__file__).parent
 _SOURCES = _FOLDER.parents[1] / "src"
-_SUPERVISOR = "from retool.sandbox.supervisor import main; main()"
-_TRY_NAMESPACES = "from retool.sandbox import namespaces; print('mount' in namespaces.enter(lambda pid: None))"
-_TRY_PYTHON = "import sys; assert sys.version_info >= (3, 11); from retool.sandbox import supervisor; print(True)"
+_SUPERVISOR = "from retool.sandbox.supervision.supervisor import main; main()"
+_TRY_NAMESPACES = (
+    "from retool.sandbox.containment import namespaces; print('mount' in namespaces.enter(lambda pid: None))"
+)
+_TRY_PYTHON = (
+    "import sys; assert sys.version_info >= (3, 11); from retool.sandbox.supervision import supervisor; print(True)"
+)
 
 
 class Profile(NamedTuple):

@@ -6,8 +6,8 @@ Run in the supervisor's process, before anything else: each function emulates a 
 import ctypes
 import os
 
-from retool.sandbox import linux, seccomp
-from retool.sandbox.syscalls import AUDIT_ARCHITECTURES
+from retool.sandbox.containment import linux, seccomp
+from retool.sandbox.containment.syscalls import AUDIT_ARCHITECTURES
 
 ORDINARY_UID = 54321
 

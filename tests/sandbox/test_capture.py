@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retool.sandbox import Limits, Sandbox
-from retool.sandbox.capture import Capture
+from retool.sandbox.supervision.capture import Capture
 
 MARKER = re.compile(r"\n… (\d+) bytes omitted …\n")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from retool.sandbox import Limits, Sandbox
-from retool.sandbox.fair_queue import FairQueue
+from retool.sandbox.supervision.fair_queue import FairQueue
 
 KINDS = ("light", "scientific")
 groups = st.sampled_from("abcd")

@@ -3,7 +3,8 @@
 import pytest
 from profiles import PROFILES
 
-from retool.sandbox import Sandbox, describe_isolation, landlock
+from retool.sandbox import Sandbox, describe_isolation
+from retool.sandbox.containment import landlock
 
 
 def test_what_is_in_force_is_what_the_place_offers(contained: Sandbox, request: pytest.FixtureRequest) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from retool.sandbox import seccomp, syscalls
-from retool.sandbox.seccomp import Instruction
+from retool.sandbox.containment import seccomp, syscalls
+from retool.sandbox.containment.seccomp import Instruction
 
 PID = 4242
 ALLOWED, REFUSED, UNKNOWN, KILLED = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from processes import descendants
 
 from conftest import SHORT
-from retool.sandbox import Result, Sandbox, fusion
-from retool.sandbox.api import Api
-from retool.sandbox.server import accept, runner_of
+from retool.sandbox import Result, Sandbox
+from retool.sandbox.service import fusion
+from retool.sandbox.service.api import Api
+from retool.sandbox.service.server import accept, runner_of
 from retool.types import CallStatus
 
 EXCHANGES = json.loads((Path(__file__).parent / "fusion_exchanges.json").read_text())

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retool.sandbox import job, wire
+from retool.sandbox import wire
+from retool.sandbox.interpreter import job
 
 MESSAGES = st.lists(
     st.dictionaries(st.text(max_size=5), st.text(st.characters(codec=None), max_size=50) | st.integers() | st.none()),

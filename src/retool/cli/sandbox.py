@@ -131,7 +131,7 @@ def serve(
     """
     config = _config(workers=workers, allow_weak=allow_weak, **limits)
     try:
-        from retool.sandbox.server import serve as serve_sandbox
+        from retool.sandbox.service.server import serve as serve_sandbox
     except ModuleNotFoundError as error:
         raise UsageError(f"serving needs the library {error.name}: pip install 'retool[serve]'") from error
 

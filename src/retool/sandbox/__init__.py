@@ -3,9 +3,10 @@
     async with Sandbox() as box:
         result = await box.run("print(6 * 7)")
 
-The client (`client`) starts one supervisor process, which owns queue, clocks and verdicts (`supervisor`). It starts
-zygotes, interpreters with the usual imports already done (`zygote`), which fork one child for each execution
-(`child`). This package is imported by all four, so it loads its parts only when they are asked for.
+The client (`client`) starts one supervisor process, which owns queue, clocks and verdicts (`supervision`). It starts
+zygotes, interpreters with the usual imports already done, which fork one child for each execution (`interpreter`) and
+lock it up (`containment`). `service` offers all of it over HTTP. This package is imported by all of these processes, so
+it loads its parts only when they are asked for.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from retool.config.sandbox import Limits, SandboxConfig
     from retool.sandbox.client import Sandbox, Session
-    from retool.sandbox.isolation import describe_isolation
+    from retool.sandbox.containment.isolation import describe_isolation
     from retool.sandbox.result import Result
 
 __all__ = ["Limits", "Result", "Sandbox", "SandboxConfig", "Session", "describe_isolation"]
@@ -24,7 +25,7 @@ _HOME = {
     "Sandbox": "retool.sandbox.client",
     "SandboxConfig": "retool.config.sandbox",
     "Session": "retool.sandbox.client",
-    "describe_isolation": "retool.sandbox.isolation",
+    "describe_isolation": "retool.sandbox.containment.isolation",
 }
 
 

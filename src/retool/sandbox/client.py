@@ -32,7 +32,7 @@ ATTEMPTS = 3
 _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
 _CHUNK_BYTES = 1 << 18
-_SUPERVISOR_COMMAND = "from retool.sandbox.supervisor import main; main()"
+_SUPERVISOR_COMMAND = "from retool.sandbox.supervision.supervisor import main; main()"
 _RETRIED = (CallStatus.SANDBOX_ERROR, CallStatus.OVERLOAD)
 _LIMITS = frozenset(Limits.model_fields)
 

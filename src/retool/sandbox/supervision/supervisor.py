@@ -13,14 +13,15 @@ import sys
 import time
 from typing import Any, NamedTuple
 
-from retool.sandbox import linux, wire
-from retool.sandbox.execution import Execution, Verdict
-from retool.sandbox.fair_queue import FairQueue
-from retool.sandbox.fresh import FreshInterpreters
-from retool.sandbox.job import BlockEnd
-from retool.sandbox.session import Session
-from retool.sandbox.worker import Worker
-from retool.sandbox.zygote_process import ZygoteProcess
+from retool.sandbox import wire
+from retool.sandbox.containment import linux
+from retool.sandbox.interpreter.job import BlockEnd
+from retool.sandbox.supervision.execution import Execution, Verdict
+from retool.sandbox.supervision.fair_queue import FairQueue
+from retool.sandbox.supervision.fresh import FreshInterpreters
+from retool.sandbox.supervision.session import Session
+from retool.sandbox.supervision.worker import Worker
+from retool.sandbox.supervision.zygote_process import ZygoteProcess
 
 _CLIENT = 0
 _CHUNK_BYTES = 1 << 18

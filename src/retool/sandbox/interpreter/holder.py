@@ -11,8 +11,9 @@ import os
 import socket
 from typing import NoReturn
 
-from retool.sandbox import child, entropy, isolation, program
-from retool.sandbox.job import EXCEPTION, OUT_OF_MEMORY, READY, BlockEnd, BlockReport, Terms, decode_code
+from retool.sandbox.containment import isolation
+from retool.sandbox.interpreter import child, entropy, program
+from retool.sandbox.interpreter.job import EXCEPTION, OUT_OF_MEMORY, READY, BlockEnd, BlockReport, Terms, decode_code
 
 _CONTROL, _JOBS = 3, 4
 
@@ -27,6 +28,7 @@ def run(descriptors: list[int], cell: isolation.Cell, slot: int, parent: int, ad
     status = EXCEPTION
     try:
         control = child.set_up(lambda: _set_up(descriptors, cell, slot, parent))
+        program.use_up_free_memory()
         gc.enable()
         _hold(control, address_space)
     finally:

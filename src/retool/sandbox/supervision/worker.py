@@ -3,11 +3,11 @@
 import selectors
 from collections.abc import Callable
 
-from retool.sandbox.capture import Capture
-from retool.sandbox.execution import Clocks, Execution, Verdict
-from retool.sandbox.job import READY
-from retool.sandbox.process import NumberedProcess
-from retool.sandbox.streams import Streams
+from retool.sandbox.interpreter.job import READY
+from retool.sandbox.supervision.capture import Capture
+from retool.sandbox.supervision.execution import Clocks, Execution, Verdict
+from retool.sandbox.supervision.process import NumberedProcess
+from retool.sandbox.supervision.streams import Streams
 
 SETUP_MESSAGE_BYTES = 1000
 
@@ -25,6 +25,7 @@ class Worker:
         self.number = number
         self.slot = slot
         self.execution: Execution | None = None
+        self.dismissed = False
         self.has_begun = False
         """Once closed: whether its process has read any of its job."""
         self._streams = Streams(selector)
@@ -56,6 +57,11 @@ class Worker:
         self._streams.errors.consume = execution.stderr.feed
         execution.started(self.clocks())
         self._streams.input.send(execution.input, last=True)
+
+    def dismiss(self) -> None:
+        """Let its process end without a job."""
+        self.dismissed = True
+        self._streams.input.send(b"", last=True)
 
     def clocks(self) -> Clocks:
         return self._process.clocks()

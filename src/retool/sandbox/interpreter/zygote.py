@@ -18,11 +18,14 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from retool.sandbox import child, entropy, holder, isolation, linux, namespaces, program, wire
+from retool.sandbox import wire
+from retool.sandbox.containment import isolation, linux, namespaces
+from retool.sandbox.interpreter import child, entropy, holder, program
 
 _CONTROL = 0
 _STREAMS = 3
 _MOST_DESCRIPTORS = 4
+_MESSAGE_BYTES = 256  # so little that it comes from the same small blocks as everything else here
 
 
 class Zygote:
@@ -48,19 +51,21 @@ class Zygote:
         poll.register(wakeup, select.POLLIN)
         serving = True
         while serving:
-            for ready, _ in poll.poll():
-                if ready == wakeup:
-                    os.read(wakeup, 4096)
-                    self._reap(os.WNOHANG)
-                else:
-                    serving = self._receive()
+            ready = [descriptor for descriptor, _ in poll.poll()]
+            if wakeup in ready:
+                os.read(wakeup, _MESSAGE_BYTES)
+                self._reap(os.WNOHANG)
+            if self._control.fileno() in ready:
+                serving = self._receive()
         self._reap(0)  # the supervisor has killed what still ran
 
     def _receive(self) -> bool:
         """Handle what the supervisor sent; False when it has hung up."""
         # The kernel ends a read where the next descriptors begin, so there is never more than one message's.
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._control, 65536, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+            data, descriptors, _, _ = socket.recv_fds(
+                self._control, _MESSAGE_BYTES, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
         except ConnectionResetError:
             return False
         self._descriptors += descriptors

@@ -11,18 +11,22 @@ from collections import deque
 from typing import Any, Protocol
 
 from retool.sandbox import wire
-from retool.sandbox.execution import Execution
-from retool.sandbox.job import BlockEnd
-from retool.sandbox.process import NumberedProcess, Process
-from retool.sandbox.session import Session
-from retool.sandbox.worker import Worker
+from retool.sandbox.interpreter.job import BlockEnd
+from retool.sandbox.supervision.execution import Execution
+from retool.sandbox.supervision.process import NumberedProcess, Process
+from retool.sandbox.supervision.session import Session
+from retool.sandbox.supervision.worker import Worker
 
 _CHUNK_BYTES = 1 << 18
 _DESCRIPTORS = 256
 _SETUP_FAILURES_ALLOWED = 3
+_REHEARSALS = 8
+"""How many children a zygote forks for nothing at first. By then its memory is the same before each fork, so that the
+same code finds the same addresses in all later ones."""
+
 _COMMAND = (
-    "import sys; from retool.sandbox import preload; preload.preload(sys.argv[1]); "
-    "from retool.sandbox import zygote; zygote.main(int(sys.argv[2]))"
+    "import sys; from retool.sandbox.interpreter import preload; preload.preload(sys.argv[1]); "
+    "from retool.sandbox.interpreter import zygote; zygote.main(int(sys.argv[2]))"
 )
 
 
@@ -57,6 +61,7 @@ class ZygoteProcess:
         self._unready = 0  # of the workers, those that are not locked down yet
         self._idle: deque[Worker] = deque()
         self._failures = 0
+        self._rehearsals = _REHEARSALS
         self._decoder = wire.Decoder()
         self._descriptors: list[int] = []
         self._socket, far_end = socket.socketpair()
@@ -169,9 +174,13 @@ class ZygoteProcess:
         return worker.close()
 
     def _worker_ready(self, worker: Worker) -> None:
-        self.proven = True
         self._failures = 0
         self._unready -= 1
+        if self._rehearsals:
+            self._rehearsals -= 1
+            worker.dismiss()
+            return
+        self.proven = True
         self._idle.append(worker)
 
     def _hear(self) -> None:
@@ -213,6 +222,8 @@ class ZygoteProcess:
         reason = self._forget(worker)
         if worker.execution:
             self._owner.worker_ended(worker, account)
+            return
+        if worker.dismissed:
             return
         if worker in self._idle:
             self._idle.remove(worker)

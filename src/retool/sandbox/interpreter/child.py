@@ -10,8 +10,9 @@ import signal
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
-from retool.sandbox import entropy, isolation, program
-from retool.sandbox.job import EXCEPTION, OUT_OF_MEMORY, READY, Terms, decode_code
+from retool.sandbox.containment import isolation
+from retool.sandbox.interpreter import entropy, program
+from retool.sandbox.interpreter.job import EXCEPTION, OUT_OF_MEMORY, READY, Terms, decode_code
 
 Outcome = TypeVar("Outcome")
 
@@ -29,6 +30,7 @@ def run(pipes: list[int], cell: isolation.Cell, slot: int, parent: int, address_
     status = EXCEPTION
     try:
         set_up(lambda: _set_up(pipes, cell, slot, parent))
+        program.use_up_free_memory()
         _write(1, READY)
         terms = Terms.read(read_exactly)
         isolation.limit_execution(terms.cpu_seconds, address_space + terms.memory_mib * isolation.MIB)

@@ -11,8 +11,8 @@ import os
 import struct
 from typing import NamedTuple
 
-from retool.sandbox import linux, syscalls
-from retool.sandbox.syscalls import Argument
+from retool.sandbox.containment import linux, syscalls
+from retool.sandbox.containment.syscalls import Argument
 
 _LOAD, _AND, _JUMP_EQUAL, _RETURN = 0x20, 0x54, 0x15, 0x06
 _ALLOW, _KILL_PROCESS, _ERRNO, _ASK_SUPERVISOR = 0x7FFF0000, 0x80000000, 0x00050000, 0x7FC00000

@@ -11,9 +11,9 @@ from aiohttp import web
 
 from retool.config.sandbox import SandboxConfig
 from retool.errors import RetoolError, UsageError
-from retool.sandbox.api import Api, Handler
 from retool.sandbox.client import Sandbox
-from retool.sandbox.isolation import describe_isolation
+from retool.sandbox.containment.isolation import describe_isolation
+from retool.sandbox.service.api import Api, Handler
 
 _BACKLOG = 1024
 _OPEN_FILES = 1 << 16

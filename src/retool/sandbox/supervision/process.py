@@ -4,8 +4,8 @@ import os
 import signal
 import time
 
-from retool.sandbox import linux
-from retool.sandbox.execution import Clocks
+from retool.sandbox.containment import linux
+from retool.sandbox.supervision.execution import Clocks
 
 
 class NumberedProcess:

@@ -3,7 +3,7 @@
 from collections import Counter, OrderedDict, deque
 from collections.abc import Collection
 
-from retool.sandbox.execution import Execution
+from retool.sandbox.supervision.execution import Execution
 
 
 class FairQueue:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from retool.sandbox import landlock, linux, namespaces, seccomp, syscalls
+from retool.sandbox.containment import landlock, linux, namespaces, seccomp, syscalls
 
 MIB = 1 << 20
 _FIRST_UID = 0x7F000000

@@ -7,21 +7,19 @@ import os
 import platform
 import resource
 import selectors
-import signal
 import sys
 from collections import deque
-from typing import Any, NoReturn
+from typing import Any
 
-from retool.sandbox.execution import Execution
-from retool.sandbox.job import EXCEPTION, READY, Terms, decode_code
-from retool.sandbox.process import NumberedProcess
-from retool.sandbox.session import Session
-from retool.sandbox.worker import Worker
-from retool.sandbox.zygote_process import Owner
+from retool.sandbox.supervision.execution import Execution
+from retool.sandbox.supervision.process import NumberedProcess
+from retool.sandbox.supervision.session import Session
+from retool.sandbox.supervision.worker import Worker
+from retool.sandbox.supervision.zygote_process import Owner
 
 _COMMAND = (
-    "import sys; from retool.sandbox import preload; preload.preload(sys.argv[1]); "
-    "from retool.sandbox import fresh; fresh.main()"
+    "import sys; from retool.sandbox.interpreter import preload; preload.preload(sys.argv[1]); "
+    "from retool.sandbox.interpreter import single; single.main()"
 )
 _STARTS_ALLOWED = 3
 _BYTES_OF_PEAK = 1 if sys.platform == "darwin" else 1024  # the unit of ru_maxrss
@@ -131,28 +129,3 @@ class FreshInterpreters:
         if self._failures > _STARTS_ALLOWED:
             self.failure = reason or f"an interpreter for the code ended with wait status {status}"
             self._owner.zygote_died(self)
-
-
-def main() -> NoReturn:
-    """Be the process of one execution."""
-    # Imported here, because the supervisor has no use for them and starts faster without.
-    from retool.sandbox import child, entropy, program
-
-    status = EXCEPTION
-    try:
-        program.prepare_interpreter()
-        entropy.install()
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-        os.closerange(3, 4096)
-        os.write(1, READY)
-        terms = Terms.read(child.read_exactly)
-        code = decode_code(child.read_exactly(terms.code_bytes))
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        cpu_seconds = int(used.ru_utime + used.ru_stime) + terms.cpu_seconds + 2
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
-        signal.signal(signal.SIGXCPU, signal.SIG_DFL)
-        entropy.seed(terms.seed)
-        status = child.run_program(code, terms.echo)
-    finally:
-        child.end(status)

@@ -5,9 +5,9 @@ import signal
 import time
 from typing import Any, NamedTuple
 
-from retool.sandbox.capture import Capture
-from retool.sandbox.job import EXCEPTION, OUT_OF_MEMORY, Terms, encode_code
-from retool.sandbox.preload import kind_of
+from retool.sandbox.interpreter.job import EXCEPTION, OUT_OF_MEMORY, Terms, encode_code
+from retool.sandbox.interpreter.preload import kind_of
+from retool.sandbox.supervision.capture import Capture
 
 OUTPUT_HARD_LIMIT_BYTES = 64 << 20
 """A stream longer than this ends the execution; below it, output is only cut."""

@@ -8,7 +8,7 @@ import ctypes
 import os
 from collections.abc import Iterable
 
-from retool.sandbox import linux
+from retool.sandbox.containment import linux
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same numbers on every architecture
 _VERSION_FLAG = 1

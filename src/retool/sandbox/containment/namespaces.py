@@ -6,7 +6,7 @@ Everything here is done once a zygote, before it forks its first child, and cost
 import os
 from collections.abc import Callable, Iterable
 
-from retool.sandbox import linux
+from retool.sandbox.containment import linux
 
 _EMPTY = {"network": linux.CLONE_NEWNET, "ipc": linux.CLONE_NEWIPC, "uts": linux.CLONE_NEWUTS}
 _ALL = _EMPTY | {"mount": linux.CLONE_NEWNS, "pid": linux.CLONE_NEWPID}

@@ -12,13 +12,13 @@ import struct
 import time
 from collections.abc import Callable
 
-from retool.sandbox import linux, seccomp, syscalls
-from retool.sandbox.capture import Capture
-from retool.sandbox.execution import Clocks, Execution, Verdict
-from retool.sandbox.job import READY, BlockEnd, BlockReport
-from retool.sandbox.process import NumberedProcess, Process
-from retool.sandbox.streams import Streams
-from retool.sandbox.worker import SETUP_MESSAGE_BYTES
+from retool.sandbox.containment import linux, seccomp, syscalls
+from retool.sandbox.interpreter.job import READY, BlockEnd, BlockReport
+from retool.sandbox.supervision.capture import Capture
+from retool.sandbox.supervision.execution import Clocks, Execution, Verdict
+from retool.sandbox.supervision.process import NumberedProcess, Process
+from retool.sandbox.supervision.streams import Streams
+from retool.sandbox.supervision.worker import SETUP_MESSAGE_BYTES
 
 _PACKET_BYTES = 64
 _CREDENTIALS = struct.Struct("3i")

@@ -19,11 +19,11 @@ from pydantic import ValidationError
 from retool.config.base import Section
 from retool.config.sandbox import Limits
 from retool.errors import RetoolError
-from retool.sandbox import fusion
 from retool.sandbox.client import Sandbox
-from retool.sandbox.isolation import describe_isolation
-from retool.sandbox.metrics import Metrics
+from retool.sandbox.containment.isolation import describe_isolation
 from retool.sandbox.result import Result
+from retool.sandbox.service import fusion
+from retool.sandbox.service.metrics import Metrics
 
 TRAJECTORY_HEADER = "X-Trajectory-Id"
 """Requests that carry the same value share one place in the sandbox's round; without it, those of a connection do."""

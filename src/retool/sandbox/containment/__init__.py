@@ -1,0 +1,1 @@
+"""What keeps code in: namespaces, Landlock, seccomp, limits. It knows nothing of queues and verdicts."""

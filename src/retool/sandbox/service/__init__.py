@@ -1,0 +1,1 @@
+"""The sandbox over HTTP. Needs the extra `serve`."""
