@@ -73,6 +73,7 @@ def _traces() -> list[str]:
 def box() -> Iterator[Sandbox]:
     """A sandbox as strong as this machine permits, with all that it keeps for SymPy started."""
     with Sandbox(SHORT) as sandbox:
+        sandbox.run_blocking("import math")
         sandbox.run_blocking("import sympy")
         yield sandbox
 
@@ -87,6 +88,7 @@ def sandbox_in(profile: Profile) -> Iterator[Sandbox]:
         patch.setattr(client, "_SUPERVISOR_COMMAND", profile.command)
         sandbox.start()
     with sandbox:
+        sandbox.run_blocking("import math")  # so that the children which a zygote forks for nothing at first are gone
         yield sandbox
 
 
