@@ -94,8 +94,9 @@ CONDITIONAL: dict[str, tuple[Argument, ...]] = {
     "openat": (Argument(2, _OPENINGS, mask=_ACCESS_MODE | _TRUNCATE),),
     # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. Others push input into terminals or direct signals.
     "ioctl": (Argument(1, (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)),),
-    # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_GETPIPE_SZ. F_SETOWN would direct signals.
-    "fcntl": (Argument(1, (0, 1, 2, 3, 4, 1030, 1032)),),
+    # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_GETLK, F_SETLK, F_SETLKW, F_DUPFD_CLOEXEC, F_GETPIPE_SZ. F_SETOWN
+    # would direct signals.
+    "fcntl": (Argument(1, (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1032)),),
     # A stream pair is what asyncio needs; an end of a datagram pair could be pointed at any socket of the machine.
     "socketpair": (Argument(0, (_AF_UNIX,)), Argument(1, (_SOCK_STREAM,), mask=0xF)),
     # Its own limits only, never those of a sibling.
