@@ -21,7 +21,7 @@ import urllib.request
 from pathlib import Path
 from statistics import median
 
-from retool.sandbox import Limits, Sandbox, SandboxConfig, benchmark, client, describe_isolation
+from retool.sandbox import Limits, Sandbox, SandboxConfig, benchmark, connection, describe_isolation
 
 LIVE_CHILDREN = 1000
 LOOPS, HONEST, HONEST_CPU_SECONDS, CPU_LIMIT_SECONDS = 20, 60, 0.4, 2.0
@@ -78,10 +78,10 @@ def say(line: str) -> None:
 
 def isolation_cost(box: Sandbox, rounds: int) -> float:
     """Needs no more than a few rounds: each is short, and the two alternate."""
-    command, client._SUPERVISOR_COMMAND = client._SUPERVISOR_COMMAND, LIMITS_ONLY
+    command, connection._SUPERVISOR_COMMAND = connection._SUPERVISOR_COMMAND, LIMITS_ONLY
     code, full, limits_only = benchmark.SNIPPETS["trivial"], [], []
     with Sandbox(SandboxConfig(allow_weak=True)) as open_box:
-        client._SUPERVISOR_COMMAND = command
+        connection._SUPERVISOR_COMMAND = command
         benchmark.throughput(open_box, code, 20, 8)
         for _ in range(2 * rounds):
             limits_only.append(benchmark.throughput(open_box, code, 200, 8))

@@ -12,7 +12,7 @@ import pytest
 from processes import children, eventually, is_at_rest, open_descriptors, supervisor_of
 from profiles import PROFILES, Profile
 
-from retool.sandbox import Sandbox, SandboxConfig, client
+from retool.sandbox import Sandbox, SandboxConfig, connection
 
 SHORT = SandboxConfig(cpu_seconds=0.5, idle_seconds=0.5, wall_seconds=30.0, memory_mib=256, workers=2)
 
@@ -85,7 +85,7 @@ def sandbox_in(profile: Profile) -> Iterator[Sandbox]:
         pytest.skip(reason)
     sandbox = Sandbox(SHORT)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client, "_SUPERVISOR_COMMAND", profile.command)
+        patch.setattr(connection, "_SUPERVISOR_COMMAND", profile.command)
         sandbox.start()
     with sandbox:
         sandbox.run_blocking("import math")  # so that the children which a zygote forks for nothing at first are gone

@@ -88,16 +88,16 @@ def test_the_isolation_in_force_is_recorded(box: Sandbox) -> None:
 
 
 def test_a_system_that_cannot_contain_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from retool.sandbox import client
+    from retool.sandbox import connection
 
     weak = {"weak": "code could reach files", "platform": "test"}
-    original = client._Connection.__init__
+    original = connection.Connection.__init__
 
-    def start(self: client._Connection, workers: int) -> None:
+    def start(self: connection.Connection, workers: int) -> None:
         original(self, workers)
         self.isolation |= weak
 
-    monkeypatch.setattr(client._Connection, "__init__", start)
+    monkeypatch.setattr(connection.Connection, "__init__", start)
     with pytest.raises(RetoolError, match=r"sandbox\.allow_weak=true"):
         Sandbox().start()
     with pytest.warns(RuntimeWarning, match="weak sandbox"), Sandbox(SandboxConfig(allow_weak=True)) as box:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from conftest import SHORT
-from retool.sandbox import Sandbox, client
+from retool.sandbox import Sandbox, connection
 
 _NOT_LINUX = "from retool.sandbox.containment import linux; linux.IS_LINUX = False\n"
 
@@ -15,7 +15,7 @@ def elsewhere() -> Iterator[Sandbox]:
     """A sandbox whose supervisor takes this system for another one."""
     sandbox = Sandbox(SHORT.model_copy(update={"allow_weak": True}))
     with pytest.MonkeyPatch.context() as patch, pytest.warns(RuntimeWarning, match="only code that you trust"):
-        patch.setattr(client, "_SUPERVISOR_COMMAND", _NOT_LINUX + client._SUPERVISOR_COMMAND)
+        patch.setattr(connection, "_SUPERVISOR_COMMAND", _NOT_LINUX + connection._SUPERVISOR_COMMAND)
         sandbox.start()
     with sandbox:
         yield sandbox

@@ -41,6 +41,7 @@ class Zygote:
         self._has_process_descriptors = linux.has_process_descriptors()
 
     def serve(self) -> None:
+        self._send({"op": "ready", "isolation": self._cell.report})
         wakeup, child_ended = os.pipe()
         for end in (wakeup, child_ended):
             os.set_blocking(end, False)
@@ -149,5 +150,4 @@ def main(slots: int) -> None:
     cell = isolation.contain(entered, slots)
     entropy.install()
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of credentials has cleared it
-    control.sendall(wire.encode({"op": "ready", "isolation": cell.report}))
     Zygote(control, cell, address_space).serve()

@@ -8,14 +8,12 @@ import platform
 import resource
 import selectors
 import sys
-from collections import deque
 from typing import Any
 
-from retool.sandbox.supervision.execution import Execution
+from retool.sandbox.supervision.pool import Owner, Pool
 from retool.sandbox.supervision.process import NumberedProcess
 from retool.sandbox.supervision.session import Session
 from retool.sandbox.supervision.worker import Worker
-from retool.sandbox.supervision.zygote_process import Owner
 
 _COMMAND = (
     "import sys; from retool.sandbox.interpreter import preload; preload.preload(sys.argv[1]); "
@@ -36,41 +34,17 @@ _REPORT = {
 }
 
 
-class FreshInterpreters:
-    """Starts interpreters of `kind` ahead, up to `slots` at a time, of which `spare` are kept ready.
-
-    It does for the supervisor what a `ZygoteProcess` does.
-    """
+class FreshInterpreters(Pool):
+    """Workers that are interpreters of their own, all of them started by this process."""
 
     def __init__(self, kind: str, slots: int, spare: int, selector: selectors.BaseSelector, owner: Owner) -> None:
-        self.kind = kind
-        self.proven = False
-        self.failure = ""
-        self._slots, self._spare = slots, spare
-        self._selector = selector
-        self._owner = owner
+        super().__init__(kind, slots, spare, selector, owner)
         self._started = 0
-        self._failures = 0
-        self._workers: dict[int, Worker] = {}  # by pid
-        self._idle: deque[Worker] = deque()
-        owner.zygote_ready(self, dict(_REPORT))
-
-    @property
-    def idle(self) -> int:
-        return len(self._idle)
+        owner.pool_ready(self, dict(_REPORT))
 
     @property
     def room(self) -> int:
         return self._slots - len(self._workers)
-
-    @property
-    def running(self) -> list[Worker]:
-        return [worker for worker in self._workers.values() if worker.execution]
-
-    def start(self, execution: Execution) -> Worker:
-        worker = self._idle.popleft()
-        worker.start(execution)
-        return worker
 
     def prepare(self, wanted: int) -> None:
         ahead = len(self._workers) - len(self.running)
@@ -79,9 +53,6 @@ class FreshInterpreters:
 
     def open_session(self, kind: str) -> Session:
         raise OSError("sessions need Linux")
-
-    def successor(self) -> "FreshInterpreters":
-        return FreshInterpreters(self.kind, self._slots, self._spare, self._selector, self._owner)
 
     def reap(self) -> None:
         """See which processes have ended."""
@@ -128,4 +99,4 @@ class FreshInterpreters:
         self._failures += 1
         if self._failures > _STARTS_ALLOWED:
             self.failure = reason or f"an interpreter for the code ended with wait status {status}"
-            self._owner.zygote_died(self)
+            self._owner.pool_died(self)

@@ -19,6 +19,7 @@ from retool.sandbox.interpreter.job import BlockEnd
 from retool.sandbox.supervision.execution import Execution, Verdict
 from retool.sandbox.supervision.fair_queue import FairQueue
 from retool.sandbox.supervision.fresh import FreshInterpreters
+from retool.sandbox.supervision.pool import Pool
 from retool.sandbox.supervision.session import Session
 from retool.sandbox.supervision.worker import Worker
 from retool.sandbox.supervision.zygote_process import ZygoteProcess
@@ -28,7 +29,7 @@ _CHUNK_BYTES = 1 << 18
 _CORES_PER_ZYGOTE = 8
 _LARGEST_BATCH = 64
 _SHUTDOWN_SECONDS = 2.0
-_SESSION_ZYGOTE = "scientific"
+_SESSION_KIND = "scientific"
 """What sessions start from: nobody knows what their later blocks will import."""
 
 _CANCELLED = Verdict("cancelled")  # told to nobody
@@ -52,7 +53,7 @@ class Supervisor:
         self._outbox = bytearray()
         self._selector = selectors.DefaultSelector()
         self._queue = FairQueue()
-        self._zygotes: list[ZygoteProcess | FreshInterpreters] = []
+        self._pools: list[Pool] = []
         self._running: dict[int, Worker | Session] = {}  # by the id of the execution
         self._sessions: dict[int, Session] = {}
         self._unopened: dict[int, None] = {}  # sessions for which there is no room yet, in order
@@ -70,7 +71,7 @@ class Supervisor:
                 self._selector.register(os.pidfd_open(os.getppid()), selectors.EVENT_READ, self._stop)
         else:
             self._watch_children()
-        self._start_zygotes("light")
+        self._start_pools("light")
         while self._serving:
             self._dispatch()
             self._flush()
@@ -78,8 +79,8 @@ class Supervisor:
                 key.data()
             self._check_clocks()
         deadline = time.monotonic() + _SHUTDOWN_SECONDS
-        for zygote in self._zygotes:
-            zygote.end(deadline)
+        for pool in self._pools:
+            pool.end(deadline)
 
     def _watch_children(self) -> None:
         """Where there are no zygotes to tell, this process is told itself when a child has ended."""
@@ -90,7 +91,7 @@ class Supervisor:
 
         def reap() -> None:
             os.read(wakeup, 4096)
-            for interpreters in list(self._zygotes):
+            for interpreters in list(self._pools):
                 interpreters.reap()
 
         self._selector.register(wakeup, selectors.EVENT_READ, reap)
@@ -145,10 +146,10 @@ class Supervisor:
             elif execution.session not in self._sessions and execution.session not in self._unopened:
                 self._fail(execution, "the session has ended: it was lost, or rested for too long")
                 return
-            kind = _SESSION_ZYGOTE
+            kind = _SESSION_KIND
         self._queue.put(execution)
-        if not any(zygote.kind == kind for zygote in self._zygotes):
-            self._start_zygotes(kind)
+        if not any(pool.kind == kind for pool in self._pools):
+            self._start_pools(kind)
 
     def _cancel(self, execution_id: int) -> None:
         self._queue.discard(execution_id)
@@ -161,36 +162,36 @@ class Supervisor:
         self._open_sessions()
         free = self._settings.workers - len(self._running)
         while free > 0:
-            idle = {zygote.kind for zygote in self._zygotes if zygote.idle}
+            idle = {pool.kind for pool in self._pools if pool.idle}
             idle |= {session.kind for session in self._sessions.values() if session.is_idle}
             execution = self._queue.take(idle)
             if execution is None:
                 break
             self._running[execution.id] = self._start(execution)
             free -= 1
-        for zygote in self._zygotes:
-            waiting = self._queue.waiting(zygote.kind)
-            if waiting or not zygote.idle or not self._running:  # otherwise a fork would delay what is running
-                zygote.prepare(min(waiting, free, _LARGEST_BATCH))
+        for pool in self._pools:
+            waiting = self._queue.waiting(pool.kind)
+            if waiting or not pool.idle or not self._running:  # otherwise a fork would delay what is running
+                pool.prepare(min(waiting, free, _LARGEST_BATCH))
 
     def _start(self, execution: Execution) -> Worker | Session:
         if execution.session is not None:
             session = self._sessions[execution.session]
             session.start(execution)
             return session
-        fitting = [zygote for zygote in self._zygotes if zygote.kind == execution.kind]
-        return max(fitting, key=lambda zygote: zygote.idle).start(execution)
+        fitting = [pool for pool in self._pools if pool.kind == execution.kind]
+        return max(fitting, key=lambda pool: pool.idle).start(execution)
 
     # Sessions
 
     def _open_sessions(self) -> None:
-        zygotes = [zygote for zygote in self._zygotes if zygote.kind == _SESSION_ZYGOTE and zygote.proven]
-        while self._unopened and zygotes and len(self._sessions) < self._settings.sessions:
+        pools = [pool for pool in self._pools if pool.kind == _SESSION_KIND and pool.proven]
+        while self._unopened and pools and len(self._sessions) < self._settings.sessions:
             session = next(iter(self._unopened))
             del self._unopened[session]
-            zygote, kind = max(zygotes, key=lambda zygote: zygote.room), f"session {session}"
+            pool, kind = max(pools, key=lambda pool: pool.room), f"session {session}"
             try:
-                self._sessions[session] = zygote.open_session(kind)
+                self._sessions[session] = pool.open_session(kind)
             except OSError as error:
                 for execution in self._queue.take_all(kind):
                     self._fail(execution, f"the session could not be opened: {error}")
@@ -285,7 +286,7 @@ class Supervisor:
 
     # Zygotes
 
-    def _start_zygotes(self, kind: str) -> None:
+    def _start_pools(self, kind: str) -> None:
         """A zygote forks one child at a time, so many cores need several of them."""
         workers, cores = self._settings.workers, _cores()
         make = ZygoteProcess if linux.IS_LINUX else FreshInterpreters
@@ -293,30 +294,30 @@ class Supervisor:
         for _ in range(count):
             spare = -(-min(workers, cores) // count)
             slots = -(-workers // count) + spare
-            if kind == _SESSION_ZYGOTE:
+            if kind == _SESSION_KIND:
                 slots += -(-self._settings.sessions // count)
-            self._zygotes.append(make(kind, slots, spare, self._selector, self))
+            self._pools.append(make(kind, slots, spare, self._selector, self))
 
-    def zygote_ready(self, zygote: ZygoteProcess | FreshInterpreters, isolation: dict[str, Any]) -> None:
+    def pool_ready(self, pool: Pool, isolation: dict[str, Any]) -> None:
         if not self._greeted:
             self._greeted = True
             self._send({"op": "hello", "isolation": isolation | {"fixed_addresses": self._fixed_addresses}})
 
-    def zygote_died(self, zygote: ZygoteProcess | FreshInterpreters) -> None:
+    def pool_died(self, pool: Pool) -> None:
         """Fail what it ran, and start another if that is still wanted."""
-        self._zygotes.remove(zygote)
-        running = zygote.running
-        zygote.end(time.monotonic())
+        self._pools.remove(pool)
+        running = pool.running
+        pool.end(time.monotonic())
         for worker in running:
             del self._running[worker.execution.id]
             self._fail(worker.execution, "the process that ran the code was lost")
         if not self._greeted:
             self._stop()  # the client sees that it gets no greeting, and says so
-        elif zygote.proven and not zygote.failure:
-            self._zygotes.append(zygote.successor())
-        elif not any(other.kind == zygote.kind for other in self._zygotes):
-            for execution in self._queue.take_all(zygote.kind):
-                self._fail(execution, zygote.failure or f"the {zygote.kind} interpreter ended while it was starting")
+        elif pool.proven and not pool.failure:
+            self._pools.append(pool.successor())
+        elif not any(other.kind == pool.kind for other in self._pools):
+            for execution in self._queue.take_all(pool.kind):
+                self._fail(execution, pool.failure or f"the {pool.kind} interpreter ended while it was starting")
 
 
 def _cores() -> int:

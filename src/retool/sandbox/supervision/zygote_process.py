@@ -7,12 +7,10 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
-from typing import Any, Protocol
+from typing import Any
 
 from retool.sandbox import wire
-from retool.sandbox.interpreter.job import BlockEnd
-from retool.sandbox.supervision.execution import Execution
+from retool.sandbox.supervision.pool import Owner, Pool
 from retool.sandbox.supervision.process import NumberedProcess, Process
 from retool.sandbox.supervision.session import Session
 from retool.sandbox.supervision.worker import Worker
@@ -30,37 +28,17 @@ _COMMAND = (
 )
 
 
-class Owner(Protocol):
-    """Who is told what happens to a zygote and its workers."""
-
-    def zygote_ready(self, zygote: "ZygoteProcess", isolation: dict[str, Any]) -> None: ...
-    def worker_ended(self, worker: Worker, account: dict[str, Any]) -> None: ...
-    def block_ended(self, session: Session, end: BlockEnd, kept: bool) -> None: ...
-    def session_lost(self, session: Session) -> None: ...
-    def zygote_died(self, zygote: "ZygoteProcess") -> None: ...
-
-
-class ZygoteProcess:
-    """Starts a zygote of `kind` with room for `slots` workers, of which `spare` are kept ready."""
+class ZygoteProcess(Pool):
+    """Workers that are forks of one zygote, which it starts."""
 
     def __init__(self, kind: str, slots: int, spare: int, selector: selectors.BaseSelector, owner: Owner) -> None:
-        self.kind = kind
-        self.ready = False
-        self.proven = False
-        """Whether one of its workers has been ready."""
-        self.failure = ""
-        """Why its workers could not be set up, if they could not."""
-        self._slots, self._spare = slots, spare
-        self._selector = selector
-        self._owner = owner
+        super().__init__(kind, slots, spare, selector, owner)
+        self._ready = False
         self._numbers = itertools.count()
         self._free_slots = list(range(slots - 1, -1, -1))
         self._forking: dict[int, Worker | Session] = {}  # by number: asked for, not yet forked
-        self._workers: dict[int, Worker] = {}  # by the pid that the zygote knows
         self._sessions: set[Session] = set()
         self._unready = 0  # of the workers, those that are not locked down yet
-        self._idle: deque[Worker] = deque()
-        self._failures = 0
         self._rehearsals = _REHEARSALS
         self._decoder = wire.Decoder()
         self._descriptors: list[int] = []
@@ -72,34 +50,12 @@ class ZygoteProcess:
         self._socket.setblocking(False)
         selector.register(self._socket, selectors.EVENT_READ, self._hear)
 
-    def successor(self) -> "ZygoteProcess":
-        """Another one like it."""
-        return ZygoteProcess(self.kind, self._slots, self._spare, self._selector, self._owner)
-
-    @property
-    def idle(self) -> int:
-        """How many workers wait for an execution."""
-        return len(self._idle)
-
     @property
     def room(self) -> int:
-        """How many more workers and sessions it can have."""
         return len(self._free_slots)
 
-    @property
-    def running(self) -> list[Worker]:
-        """The workers that have an execution."""
-        return [worker for worker in self._workers.values() if worker.execution]
-
-    def start(self, execution: Execution) -> Worker:
-        """Run `execution` in a worker that is idle."""
-        worker = self._idle.popleft()
-        worker.start(execution)
-        return worker
-
     def prepare(self, wanted: int) -> None:
-        """Have workers forked until `wanted`, or at least the spare ones, are idle or about to be."""
-        if not self.ready:
+        if not self._ready:
             return
         missing = max(wanted, self._spare) - len(self._idle) - self._unready
         for _ in range(min(missing, len(self._free_slots))):
@@ -110,7 +66,6 @@ class ZygoteProcess:
                 return
 
     def open_session(self, kind: str) -> Session:
-        """Start a session for executions of `kind`. Raises OSError if there are no descriptors left."""
         number, slot, owner = next(self._numbers), self._free_slots.pop(), self._owner
         try:
             session = Session(number, slot, kind, self._selector, owner.block_ended, owner.session_lost, self._vacate)
@@ -122,7 +77,6 @@ class ZygoteProcess:
         return session
 
     def end(self, deadline: float) -> None:
-        """End it and all its workers; kill it if it has not ended at `deadline` (of the monotonic clock)."""
         for session in list(self._sessions):
             session.lose()
         workers = [worker for worker in self._forking.values() if isinstance(worker, Worker)]
@@ -192,7 +146,7 @@ class ZygoteProcess:
             data, descriptors = b"", []
         self._descriptors += descriptors
         if not data:
-            self._owner.zygote_died(self)
+            self._owner.pool_died(self)
             return
         for message in self._decoder.feed(data):
             self._obey(message)
@@ -204,8 +158,8 @@ class ZygoteProcess:
                 self._pid = message["pid"]
                 self._socket.send(b"!")
             case "ready":
-                self.ready = True
-                self._owner.zygote_ready(self, message["isolation"])
+                self._ready = True
+                self._owner.pool_ready(self, message["isolation"])
             case "spawned":
                 worker = self._forking.pop(message["id"])
                 if isinstance(worker, Worker):
@@ -236,4 +190,4 @@ class ZygoteProcess:
         self._failures += 1
         if self._failures > _SETUP_FAILURES_ALLOWED:
             self.failure = reason
-            self._owner.zygote_died(self)
+            self._owner.pool_died(self)
