@@ -95,6 +95,24 @@ def test_what_a_thread_prints_later_belongs_to_no_block(session: Session) -> Non
     assert say(session, "print('next')") == "next"
 
 
+@pytest.mark.parametrize(
+    "noise",
+    [
+        "while True: os.write(1, b'x' * 60000)",
+        "while True:\n        for descriptor in range(3, 10):\n            try: os.write(descriptor, b'S')\n"
+        "            except OSError: pass",
+    ],
+)
+def test_a_thread_that_never_ends_holds_up_nobody_else(notebook_box: Sandbox, noise: str) -> None:
+    code = f"import os, threading\ndef work():\n    {noise}\nthreading.Thread(target=work, daemon=True).start()"
+    with notebook_box.session() as noisy:
+        noisy.run_blocking(code)
+        started = time.monotonic()
+        assert notebook_box.run_blocking("print('well')").text == "well"
+        assert time.monotonic() - started < 2
+        assert noisy.run_blocking("x = 1").status in ("ok", "output_limit", "sandbox_error")
+
+
 def test_sessions_know_nothing_of_each_other(notebook_box: Sandbox) -> None:
     with notebook_box.session() as one, notebook_box.session() as other:
         say(one, "x = 1\nopen('file', 'w').write('one')")

@@ -21,6 +21,7 @@ from retool.sandbox.supervision.streams import Streams
 from retool.sandbox.supervision.worker import SETUP_MESSAGE_BYTES
 
 _PACKET_BYTES = 64
+_PACKETS_A_TURN = 16
 _CREDENTIALS = struct.Struct("3i")
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(16 * 4)
 
@@ -152,7 +153,9 @@ class Session:
         self._when_lost(self)
 
     def _hear(self) -> None:
-        while not self._ended:
+        for _ in range(_PACKETS_A_TURN):  # whoever sends packets without end must not keep the supervisor to himself
+            if self._ended:
+                return
             try:
                 data, ancillary, _, _ = self._control.recvmsg(_PACKET_BYTES, _ANCILLARY_BYTES)
             except BlockingIOError:

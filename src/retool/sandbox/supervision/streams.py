@@ -8,7 +8,8 @@ import termios
 from collections.abc import Callable
 from typing import NamedTuple
 
-_CHUNK_BYTES = 1 << 16
+_CHUNK_BYTES = 1 << 16  # the capacity of a pipe, which code may not change
+_READS_OF_A_PIPE = 3  # a pipe may fill up again while it is read
 
 
 class FarEnds(NamedTuple):
@@ -75,9 +76,10 @@ class Output:
         return bool(chunk)
 
     def drain(self) -> None:
-        """Take all that has come."""
-        while self.read():
-            pass
+        """Take what has come, which is at most what fits into a pipe: somebody may go on writing."""
+        for _ in range(_READS_OF_A_PIPE):
+            if not self.read():
+                return
 
     def close(self) -> None:
         if self._end is not None:
