@@ -41,7 +41,7 @@ class Zygote:
         self._has_process_descriptors = linux.has_process_descriptors()
 
     def serve(self) -> None:
-        self._send({"op": "ready", "isolation": self._cell.report})
+        send(self._control, {"op": "ready", "isolation": self._cell.report})
         wakeup, child_ended = os.pipe()
         for end in (wakeup, child_ended):
             os.set_blocking(end, False)
@@ -80,7 +80,7 @@ class Zygote:
         try:
             pid = os.fork()
         except OSError as error:
-            self._send({"op": "failed", "id": worker, "reason": f"fork: {error.strerror}"})
+            send(self._control, {"op": "failed", "id": worker, "reason": f"fork: {error.strerror}"})
         else:
             if pid == 0:
                 signal.set_wakeup_fd(-1)
@@ -88,7 +88,7 @@ class Zygote:
                 run = holder.run if session else child.run
                 run(descriptors, self._cell, slot, self._pid, self._address_space)
             handles = [os.pidfd_open(pid)] if self._has_process_descriptors else []
-            self._send({"op": "spawned", "id": worker, "pid": pid, "handles": len(handles)}, handles)
+            send(self._control, {"op": "spawned", "id": worker, "pid": pid, "handles": len(handles)}, handles)
             for handle in handles:
                 os.close(handle)
         for descriptor in descriptors:
@@ -103,16 +103,15 @@ class Zygote:
             if pid == 0:
                 return
             cpu, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
-            self._send({"op": "exited", "pid": pid, "status": status, "cpu_s": cpu, "peak_bytes": peak})
+            send(self._control, {"op": "exited", "pid": pid, "status": status, "cpu_s": cpu, "peak_bytes": peak})
 
-    def _send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-        try:
-            if descriptors:
-                socket.send_fds(self._control, [wire.encode(message)], descriptors)
-            else:
-                self._control.sendall(wire.encode(message))
-        except (BrokenPipeError, ConnectionResetError):
-            os._exit(0)  # the supervisor is gone, and so is the use of this process
+
+def send(control: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+    """Tell the supervisor. Ends this process when that is gone: there is no use for it any more."""
+    try:
+        socket.send_fds(control, [wire.encode(message)], descriptors)
+    except (BrokenPipeError, ConnectionResetError):
+        os._exit(0)
 
 
 def _address_space() -> int:
@@ -133,7 +132,7 @@ def main(slots: int) -> None:
 
     def succeed(pid: int) -> None:
         if pid:
-            control.sendall(wire.encode({"op": "first", "pid": pid}))
+            send(control, {"op": "first", "pid": pid})
         else:
             control.recv(1)  # the supervisor has seen the end of the parent, and is the parent now
 

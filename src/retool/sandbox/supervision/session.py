@@ -62,6 +62,7 @@ class Session:
         self._block: Process | None = None
         self._living: set[Process] = set()
         self._may_fork = False
+        self._fork_is_known = False
         self._ended = False
 
     @property
@@ -93,7 +94,7 @@ class Session:
         self._streams.errors.drain()
         self.execution = execution
         self._streams.output.consume, self._streams.errors.consume = execution.stdout.feed, execution.stderr.feed
-        self._may_fork = True
+        self._may_fork, self._fork_is_known = True, False
         execution.started(Clocks(0.0, 0.0))
         self._streams.input.send(execution.input, last=False)
 
@@ -102,10 +103,14 @@ class Session:
 
     def kill(self, verdict: Verdict | None = None) -> None:
         """End the block that runs, with `verdict`. The session goes on with the state before it, if it is sound."""
+        if not self._fork_is_known:
+            self.lose("the session was lost: its process did not run the block as it should")
+            return
         if self.execution and verdict:
             self.execution.kill_verdict = verdict
             self.execution.next_check = float("inf")
-        (self._block or self._holder).kill()
+        if self._block:
+            self._block.kill()
 
     def end(self) -> None:
         """End the session and all its processes."""
@@ -173,13 +178,16 @@ class Session:
 
     def _obey(self, report: bytes, sender: int) -> None:
         if report == BlockReport.STARTED.value and self._block is None:
-            self._block = self._child_of_holder(sender)
+            self._meet(sender)
         elif report == BlockReport.DONE.value and self._block and sender == self._block.pid:
             end = BlockEnd(0, self._block.clocks().cpu, _peak_bytes(sender))
             former, self._holder, self._block = self._holder, self._block, None
             former.kill()
             self._finish(end, kept=True)
         elif report[:1] == BlockReport.ENDED.value and sender == self._holder.pid:
+            if not self._may_fork and not self._fork_is_known:
+                self.lose("the session was lost: there is a process in it that has not said who it is")
+                return
             self._block = None
             self._finish(BlockEnd.unpack(report), kept=False)
 
@@ -193,6 +201,8 @@ class Session:
 
     def _answer(self) -> None:
         """A process of the session asks to fork, or to send a signal."""
+        if self._ended:
+            return  # by an earlier event of the same turn
         question = seccomp.receive_question(self._listener, linux.MACHINE)
         if question is None:
             return
@@ -204,16 +214,18 @@ class Session:
             allow = question.arguments[0] & 0xFFFFFFFF == asker_inside  # itself
         seccomp.answer_question(self._listener, question, allow)
 
-    def _child_of_holder(self, pid: int) -> Process | None:
-        """The process `pid`, which has just spoken, if it is the fork that was agreed to."""
+    def _meet(self, pid: int) -> None:
+        """The process `pid` says that it is the fork that was agreed to. It may have ended already."""
         try:
             process = Process(os.pidfd_open(pid))
         except ProcessLookupError:
-            return None
+            self._fork_is_known = True
+            return
         if _parent_of(pid) == self._holder.pid:
-            return self._watch(process)
-        process.close()
-        return None
+            self._fork_is_known = True
+            self._block = self._watch(process)
+        else:
+            process.close()
 
     def _unknown_children(self) -> list[Process]:
         """Children of the session's processes that have not said who they are."""
