@@ -73,6 +73,7 @@ class Supervisor:
             self._watch_children()
         self._start_pools("light")
         while self._serving:
+            self._flush()  # whoever waits for a result hears of it before anything else is started
             self._dispatch()
             self._flush()
             for key, _ in self._selector.select(self._seconds_to_next_check()):
