@@ -8,7 +8,7 @@ from profiles import TOO_WEAK
 
 from conftest import MARK
 from retool.errors import RetoolError
-from retool.sandbox import Limits, Sandbox, SandboxConfig, client
+from retool.sandbox import Limits, Sandbox, SandboxConfig, connection
 
 FAILS = ("error",)
 
@@ -197,7 +197,7 @@ def test_the_environment_of_the_client_is_not_passed_on(monkeypatch: pytest.Monk
 
 
 def test_a_system_with_neither_landlock_nor_namespaces_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_SUPERVISOR_COMMAND", TOO_WEAK.command)
+    monkeypatch.setattr(connection, "_SUPERVISOR_COMMAND", TOO_WEAK.command)
     with pytest.raises(RetoolError, match=r"no Landlock and no mount namespaces.*sandbox\.allow_weak=true"):
         Sandbox().start()
 

@@ -30,7 +30,7 @@ def run(pipes: list[int], cell: isolation.Cell, slot: int, parent: int, address_
     status = EXCEPTION
     try:
         set_up(lambda: _set_up(pipes, cell, slot, parent))
-        _rehearse()
+        program.use_up_free_memory()
         _write(1, READY)
         terms = Terms.read(read_exactly)
         isolation.limit_execution(terms.cpu_seconds, address_space + terms.memory_mib * isolation.MIB)
@@ -42,14 +42,6 @@ def run(pipes: list[int], cell: isolation.Cell, slot: int, parent: int, address_
         status = OUT_OF_MEMORY  # the code did not even fit in, or what it threw could not be printed
     finally:
         end(status)
-
-
-def _rehearse() -> None:
-    """Go once through all that happens after the job has come, so that it happens faster then."""
-    decode_code(bytes(Terms.read(bytes).code_bytes))
-    entropy.seed(0)
-    program.rehearse()
-    program.use_up_free_memory()
 
 
 def run_program(code: str, echo: bool) -> int:

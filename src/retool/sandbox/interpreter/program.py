@@ -19,17 +19,6 @@ from retool.sandbox.interpreter.job import EXCEPTION, OUT_OF_MEMORY
 _TRACEBACK_CHARACTERS = 4000
 _FREED_BLOCKS = 12
 
-_REHEARSAL = """
-import math
-def square(x):
-    return [x * x for _ in range(3)]
-text = "{} {}".format(sum(square(2.0)), math.pi)
-try:
-    1 / 0
-except ZeroDivisionError as error:
-    text += str(error)
-"""
-
 _write = os.write  # bound before any code can replace it
 _own_files: set[str] = set()
 _held: list[object] = []
@@ -53,17 +42,6 @@ def prepare_interpreter() -> None:
 def _line_writer(descriptor: int) -> io.TextIOWrapper:
     buffer = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))
     return io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True)
-
-
-def rehearse() -> None:
-    """Run a small program, so that what every program touches of the zygote's memory is this process's own already.
-
-    Copying a page when it is first written to takes longer than most of what a short program does.
-    """
-    execute(_REHEARSAL, new_main(), "rehearsal")
-    threading.active_count()
-    del linecache.cache["rehearsal"]
-    _own_files.clear()
 
 
 def use_up_free_memory() -> None:
