@@ -192,7 +192,7 @@ def test_the_environment_of_the_client_is_not_passed_on(monkeypatch: pytest.Monk
     with Sandbox(SandboxConfig(workers=1)) as box:
         names = box.run_blocking("import os\nfor name in os.environ: print(name)").text.split()
     libraries = {f"{name}_NUM_THREADS" for name in ("OMP", "OPENBLAS", "MKL")} | {"LD_LIBRARY_PATH"}
-    interpreter = {"PATH", "LC_ALL", "TZ", "PYTHONUTF8", "PYTHONHASHSEED", "SYMPY_CACHE_SIZE"}
+    interpreter = {"PATH", "LC_ALL", "TZ", "PYTHONUTF8", "PYTHONHASHSEED", "SYMPY_CACHE_SIZE", "LD_BIND_NOW"}
     assert set(names) <= libraries | interpreter
 
 

@@ -200,7 +200,7 @@ while frame:
         "names['_fork'] = lambda: 0",  # the holder runs the next block itself
         "names['_fork'] = lambda: 12345",  # … or pretends that somebody else does
         "names['_read'] = lambda size: time.sleep(60)",
-        "names['BlockEnd'] = None",
+        "names['End'] = None",
         "names['BlockReport'] = None",
     ],
 )

@@ -197,6 +197,7 @@ def _environment() -> dict[str, str]:
         "PYTHONPATH": str(Path(retool.__file__).parents[1]),
     }
     environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    environment["LD_BIND_NOW"] = "1"  # functions are looked up once, and not anew in every fork
     environment["SYMPY_CACHE_SIZE"] = "None"  # no eviction: a hit changes no memory that is shared with the zygote
     if libraries := os.environ.get("LD_LIBRARY_PATH"):  # where this interpreter's own libraries may be
         environment["LD_LIBRARY_PATH"] = libraries

@@ -1,4 +1,4 @@
-"""Messages between client, supervisor and zygotes: JSON objects, each after its length (4 bytes, big-endian).
+"""Messages between client and supervisor: JSON objects, each after its length (4 bytes, big-endian).
 
 JSON in ASCII carries every `str` that Python can hold, lone surrogates included.
 """

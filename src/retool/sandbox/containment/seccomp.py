@@ -154,7 +154,7 @@ class Lock(Filter):
         pid = os.getpid()
         for position in self._pids_at:
             _OPERAND.pack_into(self._instructions, position, pid)
-        super().install()
+        Filter.install(self)  # super() would be one more object to make in every child
 
 
 class _Program(ctypes.Structure):

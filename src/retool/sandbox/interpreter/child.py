@@ -8,10 +8,10 @@ import gc
 import os
 import signal
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from retool.sandbox.containment import isolation
-from retool.sandbox.interpreter import entropy, program
+from retool.sandbox.interpreter import entropy, memory, program
 from retool.sandbox.interpreter.job import EXCEPTION, OUT_OF_MEMORY, READY, Terms, decode_code
 
 Outcome = TypeVar("Outcome")
@@ -29,8 +29,8 @@ def run(pipes: list[int], cell: isolation.Cell, slot: int, parent: int, address_
     """
     status = EXCEPTION
     try:
-        set_up(lambda: _set_up(pipes, cell, slot, parent))
-        program.use_up_free_memory()
+        set_up(_set_up, pipes, cell, slot, parent)
+        memory.take_recent_gaps()
         _write(1, READY)
         terms = Terms.read(read_exactly)
         isolation.limit_execution(terms.cpu_seconds, address_space + terms.memory_mib * isolation.MIB)
@@ -50,10 +50,10 @@ def run_program(code: str, echo: bool) -> int:
     return program.shut_down() or status
 
 
-def set_up(action: Callable[[], Outcome]) -> Outcome:
+def set_up(action: Callable[..., Outcome], *arguments: Any) -> Outcome:
     """What this process does before it is ready. If that fails, its standard error tells the supervisor why."""
     try:
-        return action()
+        return action(*arguments)
     except Exception as error:
         program.print_error(f"{type(error).__name__}: {error}")
         raise

@@ -9,6 +9,7 @@ import random
 import sys
 
 _seed_generator = random.Random.seed
+_seed_global_generator = super(random.Random, random._inst).seed  # for integers the method above adds nothing to it
 _source: random.Random | None = None
 _seed = 0
 
@@ -18,13 +19,14 @@ def install() -> None:
     os.urandom = random._urandom = _urandom
     random.Random.seed = _seed_of_generator
     random.seed = random._inst.seed
+    random._inst.gauss_next = None
 
 
 def seed(number: int) -> None:
     """Let everything random follow from `number`, which is less than 2**64."""
     global _seed, _source
     _seed, _source = number, None
-    _seed_generator(random._inst, number)
+    _seed_global_generator(number)
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed(number & 0xFFFFFFFF)

@@ -12,8 +12,8 @@ import socket
 from typing import NoReturn
 
 from retool.sandbox.containment import isolation
-from retool.sandbox.interpreter import child, entropy, program
-from retool.sandbox.interpreter.job import EXCEPTION, OUT_OF_MEMORY, READY, BlockEnd, BlockReport, Terms, decode_code
+from retool.sandbox.interpreter import child, entropy, memory, program
+from retool.sandbox.interpreter.job import EXCEPTION, OUT_OF_MEMORY, READY, BlockReport, End, Terms, decode_code
 
 _CONTROL, _JOBS = 3, 4
 
@@ -27,8 +27,8 @@ def run(descriptors: list[int], cell: isolation.Cell, slot: int, parent: int, ad
     """
     status = EXCEPTION
     try:
-        control = child.set_up(lambda: _set_up(descriptors, cell, slot, parent))
-        program.use_up_free_memory()
+        control = child.set_up(_set_up, descriptors, cell, slot, parent)
+        memory.take_recent_gaps()
         gc.enable()
         _hold(control, address_space)
     finally:
@@ -65,7 +65,7 @@ def _hold(control: socket.socket, address_space: int) -> None:
         fork = _fork()
         if fork:
             _, status, usage = _wait(fork, 0)
-            control.sendall(BlockEnd(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024).pack())
+            control.sendall(End(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024).pack())
             continue
         control.sendall(BlockReport.STARTED.value)
         status = OUT_OF_MEMORY

@@ -23,14 +23,14 @@ class BlockReport(Enum):
     DONE = b"D"
     """It went well; the sender is the one that ran it, and holds the state from now on."""
     ENDED = b"E"
-    """The fork that ran it has ended; a `BlockEnd` follows. The sender still holds the state."""
+    """The fork that ran it has ended; a `End` follows. The sender still holds the state."""
 
 
 _END = struct.Struct("!IdQ")
 
 
-class BlockEnd(NamedTuple):
-    """How the process of a block has ended, as the kernel told its parent."""
+class End(NamedTuple):
+    """How a process has ended, as the kernel told its parent."""
 
     status: int
     """The wait status."""

@@ -17,11 +17,9 @@ from types import CodeType, ModuleType
 from retool.sandbox.interpreter.job import EXCEPTION, OUT_OF_MEMORY
 
 _TRACEBACK_CHARACTERS = 4000
-_FREED_BLOCKS = 12
 
 _write = os.write  # bound before any code can replace it
 _own_files: set[str] = set()
-_held: list[object] = []
 
 
 def prepare_interpreter() -> None:
@@ -42,19 +40,6 @@ def prepare_interpreter() -> None:
 def _line_writer(descriptor: int) -> io.TextIOWrapper:
     buffer = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))
     return io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True)
-
-
-def use_up_free_memory() -> None:
-    """Take, for good, the small blocks of memory that the zygote has freed last.
-
-    In which order they lie depends on what it did just before the fork. What the code allocates then lies where it lay
-    in every other execution, and has the same address.
-    """
-    for size in range(16, 513, 16):
-        _held.extend(object() if size == 16 else bytes(max(0, size - 33)) for _ in range(_FREED_BLOCKS))
-    for length in range(1, 20):
-        _held.extend(tuple(range(1000, 1000 + length)) for _ in range(_FREED_BLOCKS))
-    _held.extend([{}, 0.5 * number, {number: []}] for number in range(_FREED_BLOCKS))
 
 
 def new_main() -> ModuleType:

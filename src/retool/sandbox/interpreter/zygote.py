@@ -4,97 +4,69 @@ It is trusted and never sees code: for each child it receives three pipe ends, p
 forgets them. It keeps no record of its children either, so that each of them starts from the same memory, and the same
 code prints the same addresses. Linux only.
 
-Messages from the supervisor (descriptor 0): `spawn` with three descriptors for a child, `session` with four for the
-holder of a session. Messages to it: `first` with the pid of the process to watch, `ready`, `spawned` with a descriptor
-of the process, `failed`, and `exited` with the wait status and the kernel's account of what was used.
+Orders come, and reports go, over descriptor 0: see `orders`.
 """
 
 import gc
+import json
 import os
 import resource
 import select
 import signal
 import socket
-from collections.abc import Sequence
-from typing import Any
+import struct
+from collections.abc import Callable
+from typing import NoReturn
 
-from retool.sandbox import wire
 from retool.sandbox.containment import isolation, linux, namespaces
-from retool.sandbox.interpreter import child, entropy, holder, program
+from retool.sandbox.interpreter import child, entropy, holder, memory, program
+from retool.sandbox.interpreter.orders import EXITED, FAILED, FIRST, FORKED, ORDER, READY, Report
 
 _CONTROL = 0
-_STREAMS = 3
-_MOST_DESCRIPTORS = 4
-_MESSAGE_BYTES = 256  # so little that it comes from the same small blocks as everything else here
+_DESCRIPTOR = struct.Struct("=i")
+_DESCRIPTOR_BYTES = socket.CMSG_SPACE(4 * _DESCRIPTOR.size)
+_SIGNAL_BYTES = 128  # struct signalfd_siginfo
 
 
-class Zygote:
-    """Serves one supervisor over `control` until it hangs up."""
+def serve(control: socket.socket, child_ended: int, cell: isolation.Cell, address_space: int) -> None:
+    """Serve one supervisor over `control` until it hangs up. `child_ended` is readable when a child has ended."""
+    parent, has_process_descriptors = os.getpid(), linux.has_process_descriptors()
+    poll = select.poll()
+    poll.register(child_ended, select.POLLIN)
+    poll.register(control, select.POLLIN)
 
-    def __init__(self, control: socket.socket, cell: isolation.Cell, address_space: int) -> None:
-        self._control = control
-        self._cell = cell
-        self._address_space = address_space
-        self._decoder = wire.Decoder()
-        self._descriptors: list[int] = []
-        self._pid = os.getpid()
-        self._has_process_descriptors = linux.has_process_descriptors()
-
-    def serve(self) -> None:
-        send(self._control, {"op": "ready", "isolation": self._cell.report})
-        wakeup, child_ended = os.pipe()
-        for end in (wakeup, child_ended):
-            os.set_blocking(end, False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(child_ended, warn_on_full_buffer=False)
-        poll = select.poll()
-        poll.register(self._control, select.POLLIN)
-        poll.register(wakeup, select.POLLIN)
-        serving = True
-        while serving:
-            ready = [descriptor for descriptor, _ in poll.poll()]
-            if wakeup in ready:
-                os.read(wakeup, _MESSAGE_BYTES)
-                self._reap(os.WNOHANG)
-            if self._control.fileno() in ready:
-                serving = self._receive()
-        self._reap(0)  # the supervisor has killed what still ran
-
-    def _receive(self) -> bool:
-        """Handle what the supervisor sent; False when it has hung up."""
-        # The kernel ends a read where the next descriptors begin, so there is never more than one message's.
+    def receive() -> bool:
+        """Do what the supervisor orders; False when it has hung up."""
         try:
-            data, descriptors, _, _ = socket.recv_fds(
-                self._control, _MESSAGE_BYTES, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-            )
+            data, ancillary, _, _ = control.recvmsg(ORDER.size, _DESCRIPTOR_BYTES, socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
             return False
-        self._descriptors += descriptors
-        for message in self._decoder.feed(data):
-            self._spawn(message["id"], message["slot"], message["op"] == "session")
-        return bool(data)
+        if not data:
+            return False
+        streams = memoryview(ancillary[0][2]).cast("i").tolist()  # list() makes it otherwise
+        session, number, slot = ORDER.unpack(data)  # a read ends where the next descriptors begin
+        spawn(holder.run if session else child.run, number, slot, streams)
+        for descriptor in streams:
+            os.close(descriptor)
+        return True
 
-    def _spawn(self, worker: int, slot: int, session: bool) -> None:
-        count = _STREAMS + session
-        descriptors, self._descriptors = self._descriptors[:count], self._descriptors[count:]
+    def spawn(run: Callable[..., NoReturn], number: int, slot: int, streams: list[int]) -> None:
         try:
             pid = os.fork()
         except OSError as error:
-            send(self._control, {"op": "failed", "id": worker, "reason": f"fork: {error.strerror}"})
+            send(control, Report(FAILED, number, value=error.errno).pack())
+            return
+        if pid == 0:
+            linux.unblock_signals()
+            run(streams, cell, slot, parent, address_space)
+        if has_process_descriptors:
+            handle = os.pidfd_open(pid)
+            send(control, Report(FORKED, number, pid, 1).pack(), handle)
+            os.close(handle)
         else:
-            if pid == 0:
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                run = holder.run if session else child.run
-                run(descriptors, self._cell, slot, self._pid, self._address_space)
-            handles = [os.pidfd_open(pid)] if self._has_process_descriptors else []
-            send(self._control, {"op": "spawned", "id": worker, "pid": pid, "handles": len(handles)}, handles)
-            for handle in handles:
-                os.close(handle)
-        for descriptor in descriptors:
-            os.close(descriptor)
+            send(control, Report(FORKED, number, pid).pack())
 
-    def _reap(self, options: int) -> None:
+    def reap(options: int) -> None:
         while True:
             try:
                 pid, status, usage = os.wait4(-1, options)
@@ -102,14 +74,24 @@ class Zygote:
                 return
             if pid == 0:
                 return
-            cpu, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
-            send(self._control, {"op": "exited", "pid": pid, "status": status, "cpu_s": cpu, "peak_bytes": peak})
+            cpu_s, peak_bytes = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+            send(control, Report(EXITED, 0, pid, status, peak_bytes, cpu_s).pack())
+
+    serving = True
+    while serving:
+        if poll.poll()[0][0] == child_ended:  # the first of what is ready, in the order in which it was registered
+            os.read(child_ended, _SIGNAL_BYTES)
+            reap(os.WNOHANG)
+        else:
+            serving = receive()
+    reap(0)  # the supervisor has killed what still ran
 
 
-def send(control: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+def send(control: socket.socket, data: bytes, descriptor: int | None = None) -> None:
     """Tell the supervisor. Ends this process when that is gone: there is no use for it any more."""
+    ancillary = [] if descriptor is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(descriptor))]
     try:
-        socket.send_fds(control, [wire.encode(message)], descriptors)
+        control.sendmsg([data], ancillary)
     except (BrokenPipeError, ConnectionResetError):
         os._exit(0)
 
@@ -132,7 +114,7 @@ def main(slots: int) -> None:
 
     def succeed(pid: int) -> None:
         if pid:
-            send(control, {"op": "first", "pid": pid})
+            send(control, Report(FIRST, pid=pid).pack())
         else:
             control.recv(1)  # the supervisor has seen the end of the parent, and is the parent now
 
@@ -141,12 +123,17 @@ def main(slots: int) -> None:
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)  # for the processes of sessions, whose parents end before them
     program.prepare_interpreter()
-    gc.collect()
-    gc.freeze()
     gc.disable()
+    gc.collect()
     linux.collapse_heap()
     address_space = _address_space()
+    child_ended = linux.descriptor_of_ended_children()
     cell = isolation.contain(entered, slots)
     entropy.install()
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of credentials has cleared it
-    Zygote(control, cell, address_space).serve()
+    what_is_in_force = json.dumps(cell.report).encode()
+    gc.collect()
+    gc.freeze()
+    memory.fill_gaps()
+    send(control, Report(READY, value=len(what_is_in_force)).pack() + what_is_in_force)
+    serve(control, child_ended, cell, address_space)

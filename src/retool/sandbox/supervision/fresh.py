@@ -8,8 +8,8 @@ import platform
 import resource
 import selectors
 import sys
-from typing import Any
 
+from retool.sandbox.interpreter.job import End
 from retool.sandbox.supervision.pool import Owner, Pool
 from retool.sandbox.supervision.process import NumberedProcess
 from retool.sandbox.supervision.session import Session
@@ -87,12 +87,8 @@ class FreshInterpreters(Pool):
     def _bury(self, worker: Worker, status: int, usage: resource.struct_rusage) -> None:
         reason = worker.close()
         if worker.execution:
-            account: dict[str, Any] = {
-                "status": status,
-                "cpu_s": usage.ru_utime + usage.ru_stime,
-                "peak_bytes": usage.ru_maxrss * _BYTES_OF_PEAK,
-            }
-            self._owner.worker_ended(worker, account)
+            end = End(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _BYTES_OF_PEAK)
+            self._owner.worker_ended(worker, end)
             return
         if worker in self._idle:
             self._idle.remove(worker)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from retool.sandbox.containment import linux, seccomp, syscalls
-from retool.sandbox.interpreter.job import READY, BlockEnd, BlockReport
+from retool.sandbox.interpreter.job import READY, BlockReport, End
 from retool.sandbox.supervision.capture import Capture
 from retool.sandbox.supervision.execution import Clocks, Execution, Verdict
 from retool.sandbox.supervision.process import NumberedProcess, Process
@@ -39,7 +39,7 @@ class Session:
         slot: int,
         kind: str,
         selector: selectors.BaseSelector,
-        when_block_ended: Callable[["Session", BlockEnd, bool], None],
+        when_block_ended: Callable[["Session", End, bool], None],
         when_lost: Callable[["Session"], None],
         when_gone: Callable[["Session"], None],
     ) -> None:
@@ -180,7 +180,7 @@ class Session:
         if report == BlockReport.STARTED.value and self._block is None:
             self._meet(sender)
         elif report == BlockReport.DONE.value and self._block and sender == self._block.pid:
-            end = BlockEnd(0, self._block.clocks().cpu, _peak_bytes(sender))
+            end = End(0, self._block.clocks().cpu, _peak_bytes(sender))
             former, self._holder, self._block = self._holder, self._block, None
             former.kill()
             self._finish(end, kept=True)
@@ -189,9 +189,9 @@ class Session:
                 self.lose("the session was lost: there is a process in it that has not said who it is")
                 return
             self._block = None
-            self._finish(BlockEnd.unpack(report), kept=False)
+            self._finish(End.unpack(report), kept=False)
 
-    def _finish(self, end: BlockEnd, kept: bool) -> None:
+    def _finish(self, end: End, kept: bool) -> None:
         self._streams.output.drain()
         self._streams.errors.drain()
         self._may_fork = False

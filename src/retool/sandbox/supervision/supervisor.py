@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from retool.sandbox import wire
 from retool.sandbox.containment import linux
-from retool.sandbox.interpreter.job import BlockEnd
+from retool.sandbox.interpreter.job import End
 from retool.sandbox.supervision.execution import Execution, Verdict
 from retool.sandbox.supervision.fair_queue import FairQueue
 from retool.sandbox.supervision.fresh import FreshInterpreters
@@ -202,14 +202,14 @@ class Supervisor:
         if session := self._sessions.pop(number, None):
             session.end()
 
-    def block_ended(self, session: Session, end: BlockEnd, kept: bool) -> None:
+    def block_ended(self, session: Session, end: End, kept: bool) -> None:
         """Answer the client with the verdict on a block of a session."""
         execution = session.execution
         del self._running[execution.id]
         verdict = execution.verdict(end.status, end.cpu_s, out_of_memory=False)
         if verdict.status == "ok" and not kept:
             verdict = Verdict("exit", "SystemExit: the code ended its process, so the session is as it was before")
-        self._answer(execution, verdict, end.status, end.cpu_s, end.peak_bytes)
+        self._answer(execution, verdict, end)
 
     def session_lost(self, session: Session) -> None:
         """A session has ended by itself, with what it knew."""
@@ -244,19 +244,19 @@ class Supervisor:
                 worker.kill(verdict)
         self._end_idle_sessions(now)
 
-    def worker_ended(self, worker: Worker, account: dict[str, Any]) -> None:
-        """Answer the client with the verdict from the zygote's `account` of how the child ended."""
-        execution, status = worker.execution, account["status"]
+    def worker_ended(self, worker: Worker, end: End) -> None:
+        """Answer the client with the verdict from how the child ended."""
+        execution = worker.execution
         del self._running[execution.id]
         if not worker.has_begun and not execution.kill_verdict:
             self._fail(execution, "the process for the code was lost before it had begun")
             return
-        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-        cpu_s = execution.cpu_s(account["cpu_s"])
-        verdict = execution.verdict(status, cpu_s, killed and self._kernel_killed())
-        self._answer(execution, verdict, status, cpu_s, account["peak_bytes"])
+        killed = os.WIFSIGNALED(end.status) and os.WTERMSIG(end.status) == signal.SIGKILL
+        end = end._replace(cpu_s=execution.cpu_s(end.cpu_s))
+        verdict = execution.verdict(end.status, end.cpu_s, killed and self._kernel_killed())
+        self._answer(execution, verdict, end)
 
-    def _answer(self, execution: Execution, verdict: Verdict, status: int, cpu_s: float, peak_bytes: int) -> None:
+    def _answer(self, execution: Execution, verdict: Verdict, end: End) -> None:
         if execution.cancelled:
             return
         self._send(
@@ -267,11 +267,11 @@ class Supervisor:
                 "reason": verdict.reason,
                 "stdout": execution.stdout.text(),
                 "stderr": execution.stderr.text(),
-                "exit_code": _exit_code(verdict, status),
-                "cpu_s": cpu_s,
+                "exit_code": _exit_code(verdict, end.status),
+                "cpu_s": end.cpu_s,
                 "wall_s": time.monotonic() - execution.started_at,
                 "queue_s": execution.started_at - execution.queued_at,
-                "peak_bytes": peak_bytes,
+                "peak_bytes": end.peak_bytes,
             }
         )
 

@@ -1,15 +1,17 @@
 """A zygote as the supervisor sees it: a process that forks workers, the ones that are ready, and the ones that run."""
 
 import itertools
+import json
 import os
 import selectors
 import signal
 import socket
 import sys
 import time
-from typing import Any
 
-from retool.sandbox import wire
+from retool.sandbox.interpreter import orders
+from retool.sandbox.interpreter.job import End
+from retool.sandbox.interpreter.orders import Report
 from retool.sandbox.supervision.pool import Owner, Pool
 from retool.sandbox.supervision.process import NumberedProcess, Process
 from retool.sandbox.supervision.session import Session
@@ -27,6 +29,9 @@ _COMMAND = (
     "from retool.sandbox.interpreter import zygote; zygote.main(int(sys.argv[2]))"
 )
 
+_FIRST_NUMBER = 1 << 10
+"""Python keeps small integers ready. From this one on each takes memory, so a zygote's is the same at each fork."""
+
 
 class ZygoteProcess(Pool):
     """Workers that are forks of one zygote, which it starts."""
@@ -34,13 +39,13 @@ class ZygoteProcess(Pool):
     def __init__(self, kind: str, slots: int, spare: int, selector: selectors.BaseSelector, owner: Owner) -> None:
         super().__init__(kind, slots, spare, selector, owner)
         self._ready = False
-        self._numbers = itertools.count()
+        self._numbers = itertools.count(_FIRST_NUMBER)
         self._free_slots = list(range(slots - 1, -1, -1))
         self._forking: dict[int, Worker | Session] = {}  # by number: asked for, not yet forked
         self._sessions: set[Session] = set()
         self._unready = 0  # of the workers, those that are not locked down yet
         self._rehearsals = _REHEARSALS
-        self._decoder = wire.Decoder()
+        self._reports = bytearray()
         self._descriptors: list[int] = []
         self._socket, far_end = socket.socketpair()
         arguments = [sys.executable, "-P", "-c", _COMMAND, kind, str(slots)]
@@ -73,7 +78,7 @@ class ZygoteProcess(Pool):
             self._free_slots.append(slot)
             raise
         self._sessions.add(session)
-        self._request("session", session)
+        self._order(session)
         return session
 
     def end(self, deadline: float) -> None:
@@ -98,13 +103,13 @@ class ZygoteProcess(Pool):
         worker = Worker(next(self._numbers), self._free_slots[-1], self._selector, self._worker_ready)
         self._free_slots.pop()
         self._unready += 1
-        self._request("spawn", worker)
+        self._order(worker)
 
-    def _request(self, op: str, worker: Worker | Session) -> None:
+    def _order(self, worker: Worker | Session) -> None:
         self._forking[worker.number] = worker
-        message = {"op": op, "id": worker.number, "slot": worker.slot}
+        order = orders.ORDER.pack(isinstance(worker, Session), worker.number, worker.slot)
         try:
-            socket.send_fds(self._socket, [wire.encode(message)], worker.far_ends)
+            socket.send_fds(self._socket, [order], worker.far_ends)
         except OSError as error:
             self._not_forked(worker.number, error.strerror)
         finally:
@@ -148,34 +153,36 @@ class ZygoteProcess(Pool):
         if not data:
             self._owner.pool_died(self)
             return
-        for message in self._decoder.feed(data):
-            self._obey(message)
+        self._reports += data
+        while report := Report.take(self._reports):
+            self._obey(report)
 
-    def _obey(self, message: dict[str, Any]) -> None:
-        match message["op"]:
-            case "first":  # the process that was started has ended, and this one is to be watched instead
+    def _obey(self, report: Report) -> None:
+        match report.kind:
+            case orders.FIRST:  # the process that was started has ended, and this one is to be watched instead
                 os.waitpid(self._pid, 0)
-                self._pid = message["pid"]
+                self._pid = report.pid
                 self._socket.send(b"!")
-            case "ready":
+            case orders.READY:
                 self._ready = True
-                self._owner.pool_ready(self, message["isolation"])
-            case "spawned":
-                worker = self._forking.pop(message["id"])
+                isolation = json.loads(self._reports[: report.value])
+                del self._reports[: report.value]
+                self._owner.pool_ready(self, isolation)
+            case orders.FORKED:
+                worker = self._forking.pop(report.number)
                 if isinstance(worker, Worker):
-                    self._workers[message["pid"]] = worker
-                process = Process(self._descriptors.pop(0)) if message["handles"] else NumberedProcess(message["pid"])
-                worker.begins(process)
-            case "failed":
-                self._not_forked(message["id"], message["reason"])
-            case "exited":
-                if worker := self._workers.pop(message["pid"], None):  # a session watches its processes itself
-                    self._bury(worker, message)
+                    self._workers[report.pid] = worker
+                worker.begins(Process(self._descriptors.pop(0)) if report.value else NumberedProcess(report.pid))
+            case orders.FAILED:
+                self._not_forked(report.number, os.strerror(report.value))
+            case orders.EXITED:
+                if worker := self._workers.pop(report.pid, None):  # a session watches its processes itself
+                    self._bury(worker, End(report.value, report.cpu_s, report.peak_bytes))
 
-    def _bury(self, worker: Worker, account: dict[str, Any]) -> None:
+    def _bury(self, worker: Worker, end: End) -> None:
         reason = self._forget(worker)
         if worker.execution:
-            self._owner.worker_ended(worker, account)
+            self._owner.worker_ended(worker, end)
             return
         if worker.dismissed:
             return
@@ -183,7 +190,7 @@ class ZygoteProcess(Pool):
             self._idle.remove(worker)
         else:
             self._unready -= 1
-        self._fail(reason or f"a process for the code ended while it was set up, wait status {account['status']}")
+        self._fail(reason or f"a process for the code ended while it was set up, wait status {end.status}")
 
     def _fail(self, reason: str) -> None:
         """One worker less than wanted. After some in a row something is wrong with this zygote."""
