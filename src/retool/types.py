@@ -113,7 +113,8 @@ class Span:
 
     `ids` are the token ids as sampled or spliced; `logprobs` (natural log, one per id, model spans only) are those of
     the distribution that was sampled from, after temperature, top-p and the rest. Both are None where an endpoint
-    gives text only. `version` counts weight updates: the weights that wrote the span.
+    gives text only. `model_logprobs` are those at temperature 1 with nothing left out; None: they are the same.
+    `version` counts weight updates: the weights that wrote the span.
     """
 
     author: Author
@@ -121,6 +122,7 @@ class Span:
     text: str
     logprobs: list[float] | None = None
     version: int = 0
+    model_logprobs: list[float] | None = None
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from retool.config.schema import SamplingConfig
 from retool.errors import RetoolError, UsageError
-from retool.sampling.engine import Engine
+from retool.sampling.engine import Engine, EngineStats
 from retool.sampling.sampler import SamplingParams, Segment, trajectory_key
 
 VOCABULARY = 97
@@ -141,7 +141,7 @@ def test_a_groups_prompt_is_computed_once_and_a_result_costs_its_own_tokens_only
         await asyncio.gather(*(two_turns(engine, prompt, key) for key in range(4)))
 
     asyncio.run(main())
-    stats = engine.take_stats()
+    stats = EngineStats(**engine.take_stats())
     assert stats.prefilled_tokens == len(prompt) - 1
     assert stats.reused_tokens == 3 * (len(prompt) - 1)
     assert stats.fed_tokens == 4 * len(RESULT)  # the last sampled token, and all of the result but its last
@@ -159,7 +159,7 @@ def test_a_long_result_is_read_in_chunks_and_nothing_before_it_again() -> None:
         return [first, await engine.extend(first.handle, result, params(), never, 0)]
 
     first, second = asyncio.run(main())
-    stats = engine.take_stats()
+    stats = EngineStats(**engine.take_stats())
     assert (stats.prefilled_tokens, stats.fed_tokens) == (len(result), 0)  # and the last token before it, less its own
     torch.testing.assert_close(*recorded_and_plain(model, [(PROMPTS[0], first), (result, second)]), atol=1e-5, rtol=0)
 
@@ -174,8 +174,8 @@ def test_after_an_update_prompts_are_computed_anew_and_segments_carry_the_versio
         torch.testing.assert_close(*recorded_and_plain(model, [(PROMPTS[3], segment)]), atol=1e-5, rtol=0)
         with torch.no_grad():
             model.get_input_embeddings().weight.mul_(1.5)
-        engine.update(version + 1)
-    assert engine.take_stats().reused_tokens == 0
+        asyncio.run(engine.update(version + 1))
+    assert engine.take_stats()["reused_tokens"] == 0
 
 
 def test_sampling_is_without_dropout_though_the_learner_trains_with_it() -> None:

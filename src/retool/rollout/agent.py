@@ -82,6 +82,7 @@ class Agent:
                         self.protocol.decode(segment.ids),
                         segment.logprobs,
                         segment.version,
+                        None if segment.model_logprobs is segment.logprobs else segment.model_logprobs,
                     )
                 )
                 written = segment.ids[:-1] if segment.stop == "eos" else segment.ids  # the end is no part of a call

@@ -72,9 +72,6 @@ class EngineStats:
     decode_seconds: float = 0.0
     prefill_seconds: float = 0.0
 
-    def as_dict(self) -> dict[str, float]:
-        return asdict(self)
-
 
 class Engine(Sampler):
     """Continuous batching over `rows` rows of `capacity` tokens. Works with any decoder-only transformers model.
@@ -131,15 +128,14 @@ class Engine(Sampler):
         if self._waiting:
             self._wake()
 
-    def update(self, version: int) -> None:
-        """The weights have changed: what was computed from the old ones is not reused for new trajectories."""
+    async def update(self, version: int, weights: object = ()) -> None:
+        """`weights` are not read: they are the model's own."""
         self.version = version
         self._prefixes.clear()
 
-    def take_stats(self) -> EngineStats:
-        """The counters, which start again from zero."""
+    def take_stats(self) -> dict[str, float]:
         stats, self._stats = self._stats, EngineStats()
-        return stats
+        return asdict(stats)
 
     def _wake(self) -> None:
         if self._loop is None or self._loop.done():
@@ -283,7 +279,9 @@ class Engine(Sampler):
         else:
             return
         if not request.future.done():
-            request.future.set_result(Segment(request.out, request.logprobs, stop, self.version, request.row))
+            request.future.set_result(
+                Segment(request.out, request.logprobs, request.logprobs, stop, self.version, request.row)
+            )
 
     def _span(self, longest: int) -> int:
         if self._deterministic:

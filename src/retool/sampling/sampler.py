@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from retool.config.schema import SamplingConfig
+
+if TYPE_CHECKING:
+    import torch
 
 StopFunction = Callable[[Sequence[int]], bool]
 ForbidFunction = Callable[[Sequence[int]], Sequence[int]]
@@ -32,12 +35,15 @@ class SamplingParams:
 class Segment:
     """What was sampled: `ids` and, one per id, `logprobs` under the distribution that was really sampled from.
 
+    `model_logprobs` are those of the model itself, at temperature 1 with nothing left out; the same list as `logprobs`
+    where the two distributions are the same.
     `stop`: `eos` (an id of `eos_ids` is the last one), `stop` (the stop function said so) or `length`. `version` is
     that of the weights. `handle` is the kept KV cache, to be given back with the next ids or released.
     """
 
     ids: list[int]
     logprobs: list[float]
+    model_logprobs: list[float]
     stop: Literal["eos", "stop", "length"]
     version: int
     handle: Any
@@ -61,6 +67,16 @@ class Sampler(ABC):
     @abstractmethod
     def release(self, handle: Any) -> None:
         """Give up the KV cache behind `handle`."""
+
+    @abstractmethod
+    async def update(self, version: int, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """The weights are those of `version` from now on. `weights` are all of them by their Hugging Face names, for a
+        sampler that keeps a copy. What was computed with the old ones is not reused for new trajectories.
+        """
+
+    def take_stats(self) -> dict[str, float]:
+        """Counters since they were last taken: tokens and seconds by phase."""
+        return {}
 
 
 def trajectory_key(*names: str | int) -> int:

@@ -21,6 +21,7 @@ class ScriptedSampler(Sampler):
     def __init__(self, script: Callable[[list[int]], Sequence[int]]):
         self._script = script
         self.released = 0
+        self.version = 0
 
     async def extend(
         self,
@@ -43,7 +44,10 @@ class ScriptedSampler(Sampler):
                 reason = "stop"
                 break
         handle.ids.extend(out)
-        return Segment(out, [0.0] * len(out), reason, 0, handle)
+        return Segment(out, [0.0] * len(out), [0.0] * len(out), reason, self.version, handle)
 
     def release(self, handle: ScriptedHandle) -> None:
         self.released += 1
+
+    async def update(self, version: int, weights: object = ()) -> None:
+        self.version = version

@@ -52,7 +52,7 @@ async def run_rl(config: Config, training: Sequence[Problem], heldout: Sequence[
     name = config.model.path
     async with open_workbench(config, model, tokenizer, occurring, model_name=name, arm=arm) as bench:
         with Progress(f"RL ({arm})", rl.steps, first) as progress:
-            bench.engine.update(first)
+            await bench.sampler.update(first, model.named_parameters())
             if rl.eval_every and first == 0:
                 await _evaluate(bench, watched, run, 0, progress)
             for step in range(first + 1, rl.steps + 1):
@@ -67,14 +67,14 @@ async def run_rl(config: Config, training: Sequence[Problem], heldout: Sequence[
                 _refuse_overload(config, trajectories)
                 clock.lap("rollout")
                 metrics, record = learner.update(trajectories, step)
-                bench.engine.update(step)
+                await bench.sampler.update(step, model.named_parameters())
                 clock.lap("update")
                 metrics = health(trajectories) | metrics
                 if rl.eval_every and (step % rl.eval_every == 0 or step == rl.steps):
                     metrics |= await _evaluate(bench, watched, run, step, progress)
                     clock.lap("evaluation")
                 _write(run, step, trajectories, record)
-                run.log(step, metrics, clock.laps | bench.engine.take_stats().as_dict())
+                run.log(step, metrics, clock.laps | bench.sampler.take_stats())
                 if step % rl.save_every == 0 or step == rl.steps:
                     save_checkpoint(run.checkpoints, step, model, tokenizer, {"learner": learner.state_dict()})
                     drop_old_states(run.checkpoints, rl.keep_states)

@@ -18,6 +18,7 @@ from retool.protocol import Protocol, make_protocol
 from retool.rollout.agent import Agent, Task
 from retool.rollout.collect import collect
 from retool.sampling.engine import Engine
+from retool.sampling.sampler import Sampler
 from retool.sandbox import Sandbox
 from retool.stages.progress import Progress
 from retool.types import Problem, Trajectory
@@ -28,7 +29,7 @@ class Workbench:
     """What rolls out trajectories of one model: the parts, and the names that go into the records."""
 
     config: Config
-    engine: Engine
+    sampler: Sampler
     protocol: Protocol
     sandbox: Sandbox | None
     grader: Grader
@@ -47,7 +48,7 @@ class Workbench:
         arm: str | None = None,
     ) -> list[Trajectory]:
         """`samples` graded trajectories of each problem, in order."""
-        agent = Agent(self.engine, self.protocol, self.sandbox, self.config.rollout, sampling, interpreter)
+        agent = Agent(self.sampler, self.protocol, self.sandbox, self.config.rollout, sampling, interpreter)
         tasks = [
             Task(problem, prompt_ids, arm or self.arm, self.config.seed, step, sample, self.model_name)
             for problem in problems
