@@ -137,3 +137,24 @@ def test_what_was_left_out_is_never_drawn(values: list[float], uniform: float) -
     row = torch.tensor([values])
     ids, logprobs = draw(row, torch.tensor([min(uniform, 1 - 2.0**-53)], dtype=torch.float64))
     assert logprobs.isfinite().all() and row[0, ids].isfinite().all()
+
+
+@given(
+    st.integers(4096, 5000),
+    st.lists(st.integers(0, 4095), min_size=1, max_size=6, unique=True),
+    st.sampled_from([0.0, 0.1, 0.5, 0.999, 1.0 - 2.0**-53]),
+    st.integers(0, 2**32),
+)
+@settings(deadline=None, max_examples=40)
+def test_in_a_large_vocabulary_the_draw_is_the_inversion_of_the_whole_cumulative_sum(
+    vocabulary: int, places: list[int], uniform: float, seed: int
+) -> None:
+    row = torch.full((1, vocabulary), -torch.inf)
+    row[0, places] = torch.randn(len(places), generator=torch.Generator().manual_seed(seed))
+    ids, logprobs = draw(row, torch.tensor([uniform], dtype=torch.float64))
+    probabilities = row[0].double().softmax(-1)
+    cumulative = probabilities.cumsum(-1)
+    token = int(ids[0])
+    assert token in places
+    assert cumulative[token] - probabilities[token] - 1e-6 <= uniform <= cumulative[token] + 1e-6
+    assert float(logprobs[0]) == pytest.approx(float(probabilities[token].log()), abs=1e-6)

@@ -1,49 +1,106 @@
-"""The KV cache: one row a trajectory, allocated once, written in place, never concatenated.
+"""The KV cache: one row a trajectory, allocated once, written in place, never concatenated; and attention over it.
 
-Suffixes: R rows of the step, H key/value heads, Q new tokens, S cache positions, D head size.
+Suffixes: N rows that take part in a step, H key/value heads, G query heads for each of them, Q new tokens of a row,
+S cache positions, D head size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
-from transformers import Cache, PreTrainedConfig
+from torch.nn import functional
+from transformers import AttentionInterface, Cache, PreTrainedConfig, PreTrainedModel
+
+from retool.sampling.stretches import Read
+
+_ATTENTION = "retool_rows"
+_LEAST = -1e30  # added to the scores of what a token must not see; finite, so that no row can become NaN by it
 
 
-class SlotCache(Cache):
+class RowCache(Cache):
     """Keys and values of `rows` trajectories of at most `capacity` tokens each, for a transformers model.
 
-    Before a forward pass `aim` says which rows take part, where their new tokens go and how far back they look;
-    the model then calls `update` once a layer. Position `capacity` is a scratch cell: rows that take part in a step
-    only to keep its shape write there, and nobody reads it.
+    Before a forward pass `aim` says which rows take part and where their new tokens go; the model then calls `update`
+    and `_attend_to_rows` once a layer. Position `capacity` is a scratch cell: rows that take part in a step only to
+    keep its shape write there, and nobody reads it.
     """
 
     def __init__(self, config: PreTrainedConfig, rows: int, capacity: int, device: torch.device, dtype: torch.dtype):
         super().__init__(layers=[])
         text = config.get_text_config()
-        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        shape = (text.num_hidden_layers, rows, heads, capacity + 1, head_dim)
-        self.keys_LRHSD = torch.zeros(shape, device=device, dtype=dtype)
+        layers, heads, size = text.num_hidden_layers, *_heads(text)
+        shape = (layers, rows, heads, capacity + 1, size)
+        self.keys_LRHSD = torch.zeros(shape, device=device, dtype=dtype)  # finite wherever a step may read
         self.values_LRHSD = torch.zeros(shape, device=device, dtype=dtype)
-        self.capacity = capacity
-        self._rows = slice(0, rows)
-        self._row_index_R1 = torch.arange(rows, device=device).unsqueeze(1)
-        self._positions_RQ: torch.Tensor | None = None
-        self._span = capacity
+        self.rows = rows
+        self._windows = [_window(text, layer) for layer in range(layers)]
+        self._reads: Sequence[Read] = ()
+        self._biases: dict[int | None, list[torch.Tensor]] = {}
 
-    def aim(self, rows: slice, positions_RQ: torch.Tensor, span: int) -> None:
-        """The next forward pass writes rows `rows` at `positions_RQ` and reads the first `span` positions."""
-        self._rows, self._positions_RQ, self._span = rows, positions_RQ, span
+    def aim(self, rows_N: torch.Tensor, positions_NQ: torch.Tensor, reads: Sequence[Read]) -> None:
+        """The next forward pass is for `rows_N` (ascending), whose new tokens go to `positions_NQ`."""
+        self._rows_N, self._rows_N1, self._positions_NQ, self._reads = rows_N, rows_N[:, None], positions_NQ, reads
+        self._biases = {window: [self._bias(read, window) for read in reads] for window in {*self._windows}}
+
+    def _bias(self, read: Read, window: int | None) -> torch.Tensor:
+        """What to add to the scores of a read, [R, 1, 1, Q, S]: 0 where a token may look, else very little."""
+        positions_RQ = self._spread(self._positions_NQ[read.first : read.last], read)
+        seen_S = torch.arange(read.span, device=positions_RQ.device)
+        hidden_RQS = seen_S > positions_RQ[..., None]
+        if window is not None:
+            hidden_RQS |= seen_S <= positions_RQ[..., None] - window
+        bias_RQS = torch.zeros(hidden_RQS.shape, device=hidden_RQS.device, dtype=self.keys_LRHSD.dtype)
+        return bias_RQS.masked_fill_(hidden_RQS, _LEAST)[:, None, None]
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the new keys and values [R, H, Q, D]; return all that the rows may look at [R, H, span, D]."""
-        keys_RHSD, values_RHSD = self.keys_LRHSD[layer_idx, self._rows], self.values_LRHSD[layer_idx, self._rows]
-        rows_R1 = self._row_index_R1[: keys_RHSD.shape[0]]
-        keys_RHSD[rows_R1, :, self._positions_RQ] = key_states.transpose(1, 2)
-        values_RHSD[rows_R1, :, self._positions_RQ] = value_states.transpose(1, 2)
-        return keys_RHSD[:, :, : self._span], values_RHSD[:, :, : self._span]
+        """Write the new keys and values [N, H, Q, D]; all that the rows may look at is for the attention to find."""
+        self.keys_LRHSD[layer_idx][self._rows_N1, :, self._positions_NQ] = key_states.transpose(1, 2)
+        self.values_LRHSD[layer_idx][self._rows_N1, :, self._positions_NQ] = value_states.transpose(1, 2)
+        return key_states, value_states
+
+    def attend(
+        self, query_NHQD: torch.Tensor, layer: int, scale: float, softcap: float | None, sinks: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Attention of the new tokens [N, H·G, Q, D] to all of their rows; returns [N, Q, H·G, D].
+
+        The query heads that share a key head are taken together as if they were more tokens: each key is read once.
+        """
+        keys_RHSD, values_RHSD = self.keys_LRHSD[layer], self.values_LRHSD[layer]
+        heads, size = keys_RHSD.shape[1], keys_RHSD.shape[3]
+        n, all_heads, new, _ = query_NHQD.shape
+        groups = all_heads // heads
+        query_NHXD = query_NHQD.reshape(n, heads, groups * new, size)
+        out_NHXD = []
+        for read, bias in zip(self._reads, self._biases[self._windows[layer]], strict=True):
+            rows = slice(read.start, read.stop)
+            keys, values = keys_RHSD[rows, :, : read.span], values_RHSD[rows, :, : read.span]
+            query = self._spread(query_NHXD[read.first : read.last], read)
+            if query.is_cuda and softcap is None and sinks is None:
+                mask = bias.expand(-1, heads, groups, -1, -1).flatten(2, 3)
+                out = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
+            else:
+                out = _weighted_sum(query, keys, values, bias, scale, softcap, sinks)
+            out_NHXD.append(self._collect(out, read))
+        joined = out_NHXD[0] if len(out_NHXD) == 1 else torch.cat(out_NHXD)
+        return joined.view(n, all_heads, new, size).transpose(1, 2)
+
+    def _spread(self, part: torch.Tensor, read: Read) -> torch.Tensor:
+        """What belongs to the step's rows of a read, laid out like its rows: 0 for those that take no part."""
+        if len(part) == read.stop - read.start:
+            return part
+        places = self._rows_N[read.first : read.last] - read.start
+        return part.new_zeros((read.stop - read.start, *part.shape[1:])).index_copy_(0, places, part)
+
+    def _collect(self, part: torch.Tensor, read: Read) -> torch.Tensor:
+        """The way back."""
+        if len(part) == read.last - read.first:
+            return part
+        return part[self._rows_N[read.first : read.last] - read.start]
 
     def copy_prefix(self, row: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Copies of the first `length` keys and values of a row, [layers, H, length, D] each."""
@@ -58,3 +115,83 @@ class SlotCache(Cache):
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Rows have lengths of their own; positions are always given explicitly, so none is needed here."""
         return 0
+
+
+def row_bytes(config: PreTrainedConfig, capacity: int, dtype: torch.dtype) -> int:
+    """Bytes that a row of `capacity` tokens takes."""
+    text = config.get_text_config()
+    heads, size = _heads(text)
+    return 2 * text.num_hidden_layers * heads * (capacity + 1) * size * dtype.itemsize
+
+
+@contextmanager
+def attending(model: PreTrainedModel, cache: RowCache) -> Iterator[None]:
+    """Within this context the model's attention looks at `cache`; outside of it the model is as it was."""
+    config = model.config.get_text_config()
+    before, token = config._attn_implementation, _current.set(cache)
+    config._attn_implementation = _ATTENTION
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+        _current.reset(token)
+
+
+_current: ContextVar[RowCache] = ContextVar("cache of the forward pass under way")
+
+
+def _attend_to_rows(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **kwargs: object,
+) -> tuple[torch.Tensor, None]:
+    """What transformers calls for attention (`AttentionInterface`). `key` and `value` are in the cache already."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return _current.get().attend(query, module.layer_idx, scale, softcap, s_aux), None
+
+
+AttentionInterface.register(_ATTENTION, _attend_to_rows)
+
+
+def _weighted_sum(
+    query_RHXD: torch.Tensor,
+    keys_RHSD: torch.Tensor,
+    values_RHSD: torch.Tensor,
+    bias: torch.Tensor,
+    scale: float,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attention written out, [R, H, X, D]; X = G·Q. On a CPU faster than the fused kernel for few queries a row."""
+    rows, heads, x, _ = query_RHXD.shape
+    new = bias.shape[3]
+    scores_RHXS = torch.matmul(query_RHXD * scale, keys_RHSD.transpose(-1, -2))
+    if softcap is not None:
+        scores_RHXS = (scores_RHXS / softcap).tanh_().mul_(softcap)
+    scores_RHXS.view(rows, heads, x // new, new, -1).add_(bias)
+    if sinks is not None:  # a score for nothing at all, one a query head
+        sink = sinks.view(1, heads, -1, 1, 1).expand(rows, -1, -1, new, 1).reshape(rows, heads, x, 1)
+        weights = torch.cat([scores_RHXS, sink.to(scores_RHXS.dtype)], -1).softmax(-1, dtype=torch.float32)[..., :-1]
+    else:
+        weights = scores_RHXS.softmax(-1, dtype=torch.float32)
+    return weights.to(values_RHSD.dtype) @ values_RHSD
+
+
+def _heads(text: PreTrainedConfig) -> tuple[int, int]:
+    """Number of key/value heads, and their size."""
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    return heads, getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+
+
+def _window(text: PreTrainedConfig, layer: int) -> int | None:
+    """How many positions a token of this layer sees, itself included; None: all before it."""
+    window, kinds = getattr(text, "sliding_window", None), getattr(text, "layer_types", None)
+    if not window or (kinds and kinds[layer] != "sliding_attention"):
+        return None
+    return window

@@ -10,6 +10,14 @@ import torch
 
 from retool.config.schema import SamplingConfig
 
+_BLOCK = 128
+_LARGE_VOCABULARY = 4096
+
+
+def is_plain(config: SamplingConfig) -> bool:
+    """Whether the distribution that is sampled from is the model's own."""
+    return config.temperature == 1.0 and config.top_k == 0 and config.top_p >= 1.0 and config.min_p == 0.0
+
 
 def transform_logits(
     logits_NV: torch.Tensor, config: SamplingConfig, sampled_N: torch.Tensor | None = None
@@ -68,10 +76,34 @@ def draw(logits_NV: torch.Tensor, uniforms_N: torch.Tensor) -> tuple[torch.Tenso
     """One token a row by inversion of the cumulative distribution, and its log-probability.
 
     `uniforms_N` are float64 in [0, 1): one number a row, where `torch.multinomial` would draw one per vocabulary entry.
-    Returns ids [N] and log-probabilities [N] (float32).
+    In a large vocabulary the block of tokens is found first in which the cumulative sum passes the number, so that only
+    a few hundred values a row are summed up in double precision. Returns ids [N] and log-probabilities [N] (float32).
     """
-    logprobs_NV = logits_NV.float().log_softmax(-1)
-    cumulative_NV = logprobs_NV.exp().cumsum(-1, dtype=torch.float64)
-    threshold_N1 = uniforms_N.unsqueeze(-1) * cumulative_NV[:, -1:]
-    ids_N1 = torch.searchsorted(cumulative_NV, threshold_N1, right=True).clamp_max(logits_NV.shape[-1] - 1)
-    return ids_N1.squeeze(-1), logprobs_NV.gather(-1, ids_N1).squeeze(-1)
+    rows, vocabulary = logits_NV.shape
+    best_N1 = logits_NV.amax(-1, keepdim=True)
+    if vocabulary < _LARGE_VOCABULARY:
+        ids_N1, share_N1, total_N1 = _invert((logits_NV - best_N1).exp_(), uniforms_N[:, None])
+    else:
+        weights_NV = logits_NV.new_zeros((rows, -(-vocabulary // _BLOCK) * _BLOCK))
+        torch.sub(logits_NV, best_N1, out=weights_NV[:, :vocabulary]).exp_()
+        weights_NBK = weights_NV.view(rows, -1, _BLOCK)
+        block_N1, share_N1, total_N1 = _invert(weights_NBK.sum(-1), uniforms_N[:, None])
+        within_NK = weights_NBK.gather(1, block_N1[..., None].expand(-1, -1, _BLOCK)).squeeze(1)
+        token_N1, _, _ = _invert(within_NK, share_N1)
+        ids_N1 = (block_N1 * _BLOCK + token_N1).clamp_max(vocabulary - 1)
+    logprobs_N1 = logits_NV.gather(-1, ids_N1) - best_N1 - total_N1.log().float()
+    return ids_N1.squeeze(-1), logprobs_N1.squeeze(-1)
+
+
+def _invert(weights_NK: torch.Tensor, share_N1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Where the cumulative sum of each row passes `share` (in [0, 1)) of its total: never an entry of weight 0.
+
+    Returns the entry [N, 1], how far into it in [0, 1), and the total; the last two in float64.
+    """
+    cumulative_NK = weights_NK.cumsum(-1, dtype=torch.float64)
+    total_N1 = cumulative_NK[:, -1:]
+    target_N1 = torch.minimum(share_N1 * total_N1, total_N1.nextafter(torch.zeros_like(total_N1)))
+    entry_N1 = torch.searchsorted(cumulative_NK, target_N1, right=True).clamp_max(weights_NK.shape[-1] - 1)
+    weight_N1 = weights_NK.gather(-1, entry_N1).double()
+    into_N1 = 1.0 - (cumulative_NK.gather(-1, entry_N1) - target_N1) / weight_N1
+    return entry_N1, into_N1.clamp(0.0, 1.0 - 2.0**-53), total_N1

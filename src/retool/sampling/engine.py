@@ -4,9 +4,9 @@ No copy of the weights, no synchronisation, no mismatch between sampler and lear
 batch at every step; one whose code is running keeps its row of the KV cache and takes no part until its result comes
 back, when only the result's tokens are computed.
 
-One step of the engine: every active row feeds one token. A row with a long text to read (a prompt, a long result)
-first reads all but the last token of it by itself, in chunks; a short result is fed through the steps that the others
-decode in, which costs nothing extra. The token fed last is followed by a sample.
+One turn of the engine: rows are given to those who wait (`scheduler`); of long texts (prompts, long results) some
+chunks are read; then one token of every other active row is fed, and where it was the last pending one, the next is
+sampled. A short result is fed through the steps that the others decode in, which costs nothing extra.
 """
 
 from __future__ import annotations
@@ -14,118 +14,130 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from retool.errors import RetoolError, UsageError
-from retool.sampling.cache import SlotCache
-from retool.sampling.choose import draw, transform_logits
+from retool.sampling.cache import RowCache, attending, row_bytes
+from retool.sampling.choose import draw, is_plain, transform_logits
+from retool.sampling.compatibility import NOT_FINITE, check_config, check_logits, end_ids
+from retool.sampling.graphs import GraphedForward
 from retool.sampling.randomness import uniforms
 from retool.sampling.sampler import Sampler, SamplingParams, Segment, StopFunction
+from retool.sampling.scheduler import Request, Row, Scheduler
+from retool.sampling.stretches import Read, plan_reads, round_up
 
 _FEED_LIMIT = 16  # a text of at most this many tokens is fed through decode steps instead of a prefill of its own
-_SPAN_BUCKET = 64  # cache positions read by a step are rounded up to this
 _PREFIXES_KEPT = 16  # prompts whose keys and values are kept for the rest of their group
-_CHECK_TOKENS = 6  # read with and without the cache when an engine is made
-_NOT_FINITE = (
-    "the model's logits are NaN or infinite: training has diverged, or numbers overflow; go back to an earlier "
-    "checkpoint with a lower learning rate, or take model.dtype=float32"
-)
-
-
-@dataclass(slots=True, eq=False)
-class Row:
-    """A trajectory's place in the engine: `length` tokens are in the cache, `pending` ones are still to be fed."""
-
-    index: int
-    length: int = 0
-    pending: deque[int] = field(default_factory=deque)
-    sampled: int = 0  # tokens drawn so far, over all segments: the position of the next random number
-
-
-@dataclass(slots=True, eq=False)
-class _Request:
-    row: Row | None
-    ids: Sequence[int]
-    params: SamplingParams
-    stop: StopFunction
-    key: int
-    future: asyncio.Future[Segment]
-    out: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
+_PREFIX_SHARE = 8  # they take at most one part in this many of the cache's memory, on top of it
+_BYTES_PER_READ = 400_000  # what a read of the cache costs by itself, in bytes read in that time (2 cores of a server)
+_ROWS_ON_CUDA = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512)  # numbers of rows that graphs are recorded for
+_GUESSED_SECONDS_PER_TOKEN = 1e-3  # of a prefill, until the first one was measured
 
 
 @dataclass(slots=True)
 class EngineStats:
-    """Counters since the last `take_stats`: tokens and seconds by phase."""
+    """Counters since they were last taken.
+
+    Tokens sampled, fed through decode steps, prefilled, and copied from a prompt that was computed before; of the fed
+    and prefilled ones those `recomputed_tokens` that a trajectory had lost with its row. `row_steps` are the rows that
+    took part in `decode_steps`, summed. Sampling is a part of decoding.
+    """
 
     decode_steps: int = 0
+    row_steps: int = 0
     sampled_tokens: int = 0
     fed_tokens: int = 0
     prefilled_tokens: int = 0
     reused_tokens: int = 0
+    recomputed_tokens: int = 0
     decode_seconds: float = 0.0
+    sampling_seconds: float = 0.0
     prefill_seconds: float = 0.0
 
 
+@dataclass(slots=True)
+class _Plan:
+    """What decode steps have in common until somebody joins or leaves, or `steps_left` steps have made a row longer."""
+
+    requests: list[Request]
+    rows_N: torch.Tensor
+    reads: list[Read]
+    steps_left: int
+
+
 class Engine(Sampler):
-    """Continuous batching over `rows` rows of `capacity` tokens. Works with any decoder-only transformers model.
+    """Continuous batching over `rows` rows of `capacity` tokens, for any decoder-only transformers model.
+
+    With a budget `cache_bytes` there are as many rows as fit, but no more than twice `rows`, so that trajectories whose
+    code runs do not keep others from decoding; `rows` of them decode at the same time. Without one there are `rows`.
 
     In deterministic mode every step has the same shape (all rows, the whole capacity), so that the bits of a row do
-    not depend on who else is in the batch. Raises UsageError for models whose cache it cannot hold, and RetoolError
-    for logits of NaN or infinity, also later, to everyone who waits for a segment.
+    not depend on who else is in the batch, and no trajectory loses its row. Raises UsageError for models whose cache
+    it cannot hold and for a budget that is too small, and RetoolError for logits of NaN or infinity, also later, to
+    everyone who waits for a segment.
     """
 
     def __init__(
-        self, model: PreTrainedModel, *, rows: int, capacity: int, prefill_chunk: int = 128, deterministic: bool = False
+        self,
+        model: PreTrainedModel,
+        *,
+        rows: int,
+        capacity: int,
+        prefill_chunk: int = 128,
+        deterministic: bool = False,
+        cache_bytes: int | None = None,
     ):
-        _check_config(model, capacity)
+        check_config(model)
         self.model = model
-        self.eos_ids = _eos_ids(model)
+        self.eos_ids = end_ids(model)
         self.version = 0
         self.capacity = capacity
-        self._cache = SlotCache(model.config, rows, capacity, model.device, model.dtype)
-        self._free = list(range(rows))[::-1]
-        self._rows = rows
+        self._row_bytes = row_bytes(model.config, capacity, model.dtype)
+        held = _rows_held(rows, cache_bytes, self._row_bytes, capacity, deterministic)
+        self._width = min(rows, held)
+        self._cache = RowCache(model.config, held, capacity, model.device, model.dtype)
         self._chunk = prefill_chunk
         self._deterministic = deterministic
-        self._waiting: deque[_Request] = deque()
-        self._active: list[_Request] = []
+        self._scheduler = Scheduler(held, may_preempt=not deterministic)
         self._prefixes: OrderedDict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
-        self._positions_S = torch.arange(capacity, device=model.device)
+        self._plan: _Plan | None = None
+        self._graphs = GraphedForward(self._forward_first_rows) if model.device.type == "cuda" else None
+        self._seconds_per_token = _GUESSED_SECONDS_PER_TOKEN
         self._loop: asyncio.Task[None] | None = None
-        self._check_cache()
         self._stats = EngineStats()
+        check_logits(model, self._read, capacity)
 
     async def extend(
         self, handle: Row | None, ids: Sequence[int], params: SamplingParams, stop: StopFunction, key: int
     ) -> Segment:
-        held = handle.length + len(handle.pending) if handle else 0
+        held = len(handle.ids) if handle else 0
         if held + len(ids) + params.max_tokens > self.capacity:
             raise RetoolError(
                 f"{held} tokens held + {len(ids)} new + {params.max_tokens} to sample do not fit into a row of "
                 f"{self.capacity} tokens"
             )
-        request = _Request(handle, ids, params, stop, key, asyncio.get_running_loop().create_future())
-        self._waiting.append(request)
+        row = handle or Row()
+        row.ids.extend(ids)
+        request = Request(row, params, stop, key, asyncio.get_running_loop().create_future())
+        self._scheduler.add(request)
         self._wake()
         try:
             return await request.future
         except BaseException:  # cancelled, or the model failed: a row that the caller never saw goes back
-            self._withdraw(request)
-            if handle is None and request.row is not None:
-                self.release(request.row)
+            self._scheduler.withdraw(request, time.monotonic())
+            if handle is None:
+                self.release(row)
             raise
 
     def release(self, handle: Row) -> None:
-        self._free.append(handle.index)
-        self._free.sort(reverse=True)  # low rows first: the step covers rows up to the highest one in use
-        if self._waiting:
+        self._scheduler.release(handle)
+        if self._scheduler.waiting:
             self._wake()
 
     async def update(self, version: int, weights: object = ()) -> None:
@@ -137,139 +149,214 @@ class Engine(Sampler):
         stats, self._stats = self._stats, EngineStats()
         return asdict(stats)
 
+    def cache_in_use(self) -> float:
+        """The share of the rows that somebody holds."""
+        return self._scheduler.in_use / self._scheduler.rows
+
     def _wake(self) -> None:
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._run())
 
-    def _withdraw(self, request: _Request) -> None:
-        if request in self._waiting:
-            self._waiting.remove(request)
-        if request in self._active:
-            self._active.remove(request)
-
     async def _run(self) -> None:
-        """Step until nobody can go on. Between steps the event loop runs the tools' and trajectories' code."""
+        """Take turns until nobody can go on. Between them the event loop runs the tools' and trajectories' code."""
         self.model.eval()  # the learner leaves it in training mode, with dropout
+        scheduler = self._scheduler
         try:
-            self._admit()
-            while self._active:
-                with torch.inference_mode():
-                    self._step()
-                await asyncio.sleep(0)
-                self._admit()
+            while True:
+                scheduler.admit(time.monotonic(), self._seconds_per_token)
+                if scheduler.active:
+                    with torch.inference_mode():
+                        self._turn()
+                    scheduler.retire(time.monotonic())
+                    await asyncio.sleep(0)
+                    continue
+                pause = scheduler.seconds_to_preemption(time.monotonic(), self._seconds_per_token)
+                if pause is None:
+                    return
+                await asyncio.sleep(pause)
         except Exception as error:  # whoever waits must learn of it; the error is not swallowed
-            for request in [*self._active, *self._waiting]:
+            for request in [*scheduler.active, *scheduler.waiting]:
                 if not request.future.done():
                     request.future.set_exception(error)
-            self._active.clear()
-            self._waiting.clear()
 
-    def _admit(self) -> None:
-        """Give a row to those who wait for one, first come first served; who has one goes on at once."""
-        still_waiting: deque[_Request] = deque()
-        for request in self._waiting:
-            if request.row is None:
-                if not self._free:
-                    still_waiting.append(request)
-                    continue
-                request.row = Row(self._free.pop())
-                self._read_prompt(request.row, request.ids)
-            else:
-                request.row.pending.extend(request.ids)
-            self._active.append(request)
-        self._waiting = still_waiting
-        for request in self._active:
-            if len(request.row.pending) > _FEED_LIMIT:
-                self._prefill(request.row)
+    def _turn(self) -> None:
+        """Read what is long, a chunk for each place in the batch that is not taken yet, then let the others decode.
 
-    def _read_prompt(self, row: Row, ids: Sequence[int]) -> None:
-        """Prefill a prompt, or copy it where a trajectory of the same group has computed it."""
-        row.pending.extend(ids)
-        prompt = tuple(ids)
-        if prompt in self._prefixes:
-            self._prefixes.move_to_end(prompt)
-            self._cache.paste_prefix(row.index, self._prefixes[prompt])
-            row.length = len(ids) - 1
-            row.pending = deque(ids[-1:])
-            self._stats.reused_tokens += row.length
-        elif len(ids) > 1:
-            self._prefill(row)
-            self._prefixes[prompt] = self._cache.copy_prefix(row.index, row.length)
-            while len(self._prefixes) > _PREFIXES_KEPT:
-                self._prefixes.popitem(last=False)
+        So an empty batch fills up before it decodes, and a full one is never kept waiting for more than a chunk.
+        """
+        decoding = [request for request in self._scheduler.active if not self._reads_long(request.row)]
+        chunks = 1 + max(0, self._width - len(decoding))
+        for request in self._scheduler.active:
+            row = request.row
+            while chunks and self._reads_long(row):
+                if not self._paste_prompt(row):
+                    self._read_on(row)
+                    chunks -= 1
+            if not chunks:
+                break
+        decoding = [request for request in self._scheduler.active if not self._reads_long(request.row)]
+        if decoding:
+            self._step(decoding[: self._width])
 
-    def _prefill(self, row: Row) -> None:
-        """Read all pending tokens but the last, in chunks that depend on nothing but this row."""
+    # Reading
+
+    def _reads_long(self, row: Row) -> bool:
+        """Is there so much to read that it is worth a forward pass of its own? Prompts are, to be shared."""
+        return row.pending > (_FEED_LIMIT if row.length and not row.is_reading else 1)
+
+    def _paste_prompt(self, row: Row) -> bool:
+        """Copy a prompt that another trajectory of the same group has computed; False where there is none."""
+        if row.length or row.sampled or (prefix := self._prefixes.get(tuple(row.ids))) is None:
+            return False
+        self._prefixes.move_to_end(tuple(row.ids))
+        self._cache.paste_prefix(row.index, prefix)
+        row.length = len(row.ids) - 1
+        self._stats.reused_tokens += row.length
+        return True
+
+    def _read_on(self, row: Row) -> None:
+        """Read the next chunk of what is pending but for its last token, which a decode step feeds.
+
+        Where chunks begin and end depends on nothing but this row.
+        """
         began = time.perf_counter()
-        while len(row.pending) > 1:
-            chunk = [row.pending.popleft() for _ in range(min(self._chunk, len(row.pending) - 1))]
-            self._read(row, chunk)
-            self._stats.prefilled_tokens += len(chunk)
-        self._stats.prefill_seconds += time.perf_counter() - began
+        chunk = row.ids[row.length : min(row.length + self._chunk, len(row.ids) - 1)]
+        self._read(row, chunk)
+        row.is_reading = row.pending > 1
+        self._stats.prefilled_tokens += len(chunk)
+        self._stats.recomputed_tokens += max(0, min(row.lost, row.length) - (row.length - len(chunk)))
+        if row.pending == 1 and not row.sampled:
+            self._keep_prompt(row)
+        seconds = time.perf_counter() - began
+        self._seconds_per_token = 0.9 * self._seconds_per_token + 0.1 * seconds / len(chunk)
+        self._stats.prefill_seconds += seconds
+
+    def _keep_prompt(self, row: Row) -> None:
+        self._prefixes[tuple(row.ids)] = self._cache.copy_prefix(row.index, row.length)
+        most = max(1, self._scheduler.rows * self._row_bytes // _PREFIX_SHARE)
+        while len(self._prefixes) > _PREFIXES_KEPT or (len(self._prefixes) > 1 and self._prefix_bytes() > most):
+            self._prefixes.popitem(last=False)
+
+    def _prefix_bytes(self) -> int:
+        return sum(2 * keys.nbytes for keys, _ in self._prefixes.values())
 
     @torch.inference_mode()
-    def _read(self, row: Row, chunk: list[int]) -> torch.Tensor:
+    def _read(self, row: Row, chunk: Sequence[int]) -> torch.Tensor:
         """Append a chunk to one row of the cache. Returns the logits after it, [1, V]."""
-        positions_Q = torch.arange(row.length, row.length + len(chunk), device=self.model.device)
-        span = self._span(row.length + len(chunk))
-        mask_QS = self._positions_S[:span] <= positions_Q[:, None]
-        self._cache.aim(slice(row.index, row.index + 1), positions_Q[None], span)
-        row.length += len(chunk)
-        return self._forward(torch.tensor([chunk], device=self.model.device), positions_Q[None], mask_QS[None, None])
-
-    def _step(self) -> None:
-        """Feed one token of every active row; where it was the last pending one, sample the next."""
-        began = time.perf_counter()
-        count = self._rows if self._deterministic else max(r.row.index for r in self._active) + 1
-        ids, positions = np.zeros(count, np.int64), np.full(count, self.capacity, np.int64)
-        longest = 0
-        for request in self._active:
-            row = request.row
-            ids[row.index], positions[row.index] = row.pending.popleft(), row.length
-            row.length += 1
-            longest = max(longest, row.length)
+        end = row.length + len(chunk)
         device = self.model.device
-        ids_R, positions_R = torch.from_numpy(ids).to(device), torch.from_numpy(positions).to(device)
-        span = self._span(longest)
-        mask_RS = self._positions_S[:span] <= positions_R[:, None]
-        self._cache.aim(slice(0, count), positions_R[:, None], span)
-        logits_RV = self._forward(
-            ids_R[:, None], positions_R.clamp(max=self.capacity - 1)[:, None], mask_RS[:, None, None]
-        )
-        sampling = [request for request in self._active if not request.row.pending]
+        positions_1Q = torch.arange(row.length, end, device=device)[None]
+        span = self.capacity if self._deterministic else round_up(end, self.capacity)
+        rows_1 = torch.tensor([row.index], device=device)
+        row.length = end
+        ids_1Q = torch.tensor([chunk], device=device)
+        return self._forward(ids_1Q, rows_1, positions_1Q, [Read(row.index, row.index + 1, span, 0, 1)])
+
+    # Decoding
+
+    def _step(self, requests: list[Request]) -> None:
+        """Feed one token of each row; where it was the last pending one, sample the next."""
+        began = time.perf_counter()
+        if self._deterministic or self._graphs:
+            logits_NV = self._step_first_rows(requests)
+        else:
+            requests, logits_NV = self._step_rows(requests)
+        sampling = []
+        for number, request in enumerate(requests):
+            request.row.length += 1
+            if not request.row.pending:
+                sampling.append(number)
+        before = time.perf_counter()
         if sampling:
-            self._sample(sampling, logits_RV)
+            if len(sampling) < len(requests):
+                logits_NV = logits_NV[torch.tensor(sampling, device=logits_NV.device)]
+            self._sample([requests[number] for number in sampling], logits_NV)
+        ended = time.perf_counter()
         self._stats.decode_steps += 1
-        self._stats.fed_tokens += len(self._active) - len(sampling)
-        self._active = [request for request in self._active if not request.future.done()]
-        self._stats.decode_seconds += time.perf_counter() - began
+        self._stats.row_steps += len(requests)
+        self._stats.sampled_tokens += len(sampling)
+        self._stats.fed_tokens += len(requests) - len(sampling)
+        self._stats.sampling_seconds += ended - before
+        self._stats.decode_seconds += ended - began
 
-    def _sample(self, requests: list[_Request], logits_RV: torch.Tensor) -> None:
+    def _step_rows(self, requests: list[Request]) -> tuple[list[Request], torch.Tensor]:
+        """A step of exactly these rows. Returns them in the order of the logits [N, V]."""
+        plan = self._plan
+        if plan is None or plan.steps_left == 0 or {*plan.requests} != {*requests}:
+            plan = self._plan = self._make_plan(requests)
+        plan.steps_left -= 1
+        rows = [request.row for request in plan.requests]
+        ids_N1 = torch.tensor([[row.ids[row.length]] for row in rows])
+        positions_N1 = torch.tensor([[row.length] for row in rows])
+        return plan.requests, self._forward(ids_N1, plan.rows_N, positions_N1, plan.reads)
+
+    def _make_plan(self, requests: list[Request]) -> _Plan:
+        requests = sorted(requests, key=lambda request: request.row.index)
+        rows, lengths = [r.row.index for r in requests], [r.row.length + 1 for r in requests]
+        reads = plan_reads(rows, lengths, self.capacity, _BYTES_PER_READ * self.capacity // self._row_bytes)
+        steps = min(round_up(length, self.capacity) - length for length in lengths) + 1
+        return _Plan(requests, torch.tensor(rows), reads, steps)
+
+    def _step_first_rows(self, requests: list[Request]) -> torch.Tensor:
+        """A step of as many rows as there are, or as include these ones, so that shapes recur; logits of these, [N, V].
+
+        What the others compute goes to the scratch cell of their row.
+        """
+        indices = [request.row.index for request in requests]
+        count, span = self._cache.rows, self.capacity
+        if not self._deterministic:
+            count = next((n for n in _ROWS_ON_CUDA if max(indices) < n <= count), count)
+            span = round_up(max(request.row.length for request in requests) + 1, self.capacity)
+        ids, positions = np.zeros(count, np.int64), np.full(count, self.capacity, np.int64)
+        for request in requests:
+            row = request.row
+            ids[row.index], positions[row.index] = row.ids[row.length], row.length
+        device = self.model.device
+        forward = self._graphs or self._forward_first_rows
+        logits_RV = forward(torch.from_numpy(ids).to(device), torch.from_numpy(positions).to(device), span)
+        return logits_RV[torch.tensor(indices, device=device)]
+
+    def _forward_first_rows(self, ids_R: torch.Tensor, positions_R: torch.Tensor, span: int) -> torch.Tensor:
+        count = len(ids_R)
+        rows_R = torch.arange(count, device=ids_R.device)
+        return self._forward(ids_R[:, None], rows_R, positions_R[:, None], [Read(0, count, span, 0, count)])
+
+    def _sample(self, requests: list[Request], logits_NV: torch.Tensor) -> None:
         """Draw a token for each request, and settle the requests that it ends."""
-        rows_N = torch.tensor([request.row.index for request in requests], device=logits_RV.device)
-        logits_NV = logits_RV[rows_N].float()
-        for n, request in enumerate(requests):
-            if request.params.forbid is not None and len(banned := request.params.forbid(request.out)):
-                logits_NV[n, torch.tensor(banned, device=logits_NV.device)] = -torch.inf
         configs = {request.params.config for request in requests}
-        for config in configs:  # one, as a rule
-            chosen = [n for n, request in enumerate(requests) if request.params.config == config]
-            part_NV = logits_NV if len(configs) == 1 else logits_NV[chosen]
-            keys = np.array([requests[n].key for n in chosen], np.uint64)
-            positions = np.array([requests[n].row.sampled for n in chosen], np.uint64)
-            uniforms_N = torch.from_numpy(uniforms(keys, positions)).to(logits_NV.device)
-            ids_N, logprobs_N = draw(transform_logits(part_NV, config), uniforms_N)
-            for n, token, logprob in zip(chosen, ids_N.tolist(), logprobs_N.tolist(), strict=True):
-                self._append(requests[n], token, logprob)
-        self._stats.sampled_tokens += len(requests)
+        if len(configs) > 1:  # evaluations beside a rollout, say: rare
+            for config in configs:
+                chosen = [n for n, request in enumerate(requests) if request.params.config == config]
+                self._sample([requests[n] for n in chosen], logits_NV[chosen])
+            return
+        config = configs.pop()
+        banned = [request.params.forbid(request.out) if request.params.forbid else () for request in requests]
+        is_own = is_plain(config) and not any(map(len, banned))
+        allowed_NV = logits_NV = logits_NV.float()
+        if any(map(len, banned)):
+            allowed_NV = logits_NV.clone()
+            for n, ids in enumerate(banned):
+                allowed_NV[n, torch.tensor(ids, dtype=torch.long, device=logits_NV.device)] = -torch.inf
+        keys = np.array([request.key for request in requests], np.uint64)
+        positions = np.array([request.row.sampled for request in requests], np.uint64)
+        uniforms_N = torch.from_numpy(uniforms(keys, positions)).to(logits_NV.device)
+        ids_N, logprobs_N = draw(transform_logits(allowed_NV, config), uniforms_N)
+        drawn = [ids_N.double(), logprobs_N.double()]
+        if not is_own:
+            own_N = logits_NV.gather(-1, ids_N[:, None]).squeeze(-1) - logits_NV.logsumexp(-1)
+            drawn.append(own_N.double())
+        for request, (token, *logprobs) in zip(requests, torch.stack(drawn, 1).tolist(), strict=True):
+            self._append(request, int(token), *logprobs)
 
-    def _append(self, request: _Request, token: int, logprob: float) -> None:
+    def _append(self, request: Request, token: int, logprob: float, model_logprob: float | None = None) -> None:
         if math.isnan(logprob):
-            raise RetoolError(_NOT_FINITE)
+            raise RetoolError(NOT_FINITE)
         request.out.append(token)
         request.logprobs.append(logprob)
+        if model_logprob is not None:
+            request.model_logprobs.append(model_logprob)
         request.row.sampled += 1
-        request.row.pending.append(token)
+        request.row.ids.append(token)
         if token in request.params.eos_ids:
             stop = "eos"
         elif request.stop(request.out):
@@ -279,77 +366,35 @@ class Engine(Sampler):
         else:
             return
         if not request.future.done():
-            request.future.set_result(
-                Segment(request.out, request.logprobs, request.logprobs, stop, self.version, request.row)
+            model_logprobs = request.model_logprobs or request.logprobs
+            segment = Segment(request.out, request.logprobs, model_logprobs, stop, self.version, request.row)
+            request.future.set_result(segment)
+
+    def _forward(
+        self, ids_NQ: torch.Tensor, rows_N: torch.Tensor, positions_NQ: torch.Tensor, reads: Sequence[Read]
+    ) -> torch.Tensor:
+        """Logits after the last token of each row, [N, V]. A position of `capacity` is the scratch cell."""
+        self._cache.aim(rows_N, positions_NQ, reads)
+        with attending(self.model, self._cache):
+            output = self.model(
+                input_ids=ids_NQ,
+                position_ids=positions_NQ.clamp(max=self.capacity - 1),
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
             )
-
-    def _span(self, longest: int) -> int:
-        if self._deterministic:
-            return self.capacity
-        return min(self.capacity, -(-longest // _SPAN_BUCKET) * _SPAN_BUCKET)
-
-    def _forward(self, ids_RQ: torch.Tensor, positions_RQ: torch.Tensor, mask_R1QS: torch.Tensor) -> torch.Tensor:
-        """Logits after the last token of each row, [R, V]. The mask is True where a token may look."""
-        if self.model.config._attn_implementation == "eager":  # adds the mask to the scores, whatever its type
-            least = torch.finfo(self.model.dtype).min
-            mask_R1QS = torch.zeros_like(mask_R1QS, dtype=self.model.dtype).masked_fill_(~mask_R1QS, least)
-        output = self.model(
-            input_ids=ids_RQ,
-            position_ids=positions_RQ,
-            attention_mask=mask_R1QS,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
         return output.logits[:, -1]
 
-    @torch.inference_mode()
-    def _check_cache(self) -> None:
-        """Refuse a model that says something else through this cache than without one, before it is sampled wrongly."""
-        self.model.eval()
-        ids = list(range(min(_CHECK_TOKENS, self.capacity)))
-        row = Row(0)
-        try:
-            self._read(row, ids[:-1])
-            ours_V = self._read(row, ids[-1:])[0].float()
-            plain_V = self.model(input_ids=torch.tensor([ids], device=self.model.device), use_cache=False).logits[0, -1]
-        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-            raise UsageError(f"{self._refusal()} ({type(error).__name__}: {str(error).splitlines()[0]})") from error
-        if not plain_V.isfinite().all():
-            raise RetoolError(_NOT_FINITE)
-        gap = float((ours_V - plain_V.float()).norm() / plain_V.float().norm())
-        if not gap < (1e-3 if self.model.dtype == torch.float32 else 5e-2):
-            raise UsageError(f"{self._refusal()} (the logits differ by a share of {gap:.1g})")
 
-    def _refusal(self) -> str:
-        config = self.model.config
-        return (
-            f"model type {config.model_type!r} with {config._attn_implementation!r} attention does not work with the "
-            "engine's KV cache; take a decoder-only model with plain attention over keys and values, such as 'llama'"
-        )
-
-
-def _eos_ids(model: PreTrainedModel) -> frozenset[int]:
-    """What generation_config.json lists: one id, several (Qwen: <|im_end|> and <|endoftext|>), or none."""
-    listed = getattr(model.generation_config, "eos_token_id", None)
-    return frozenset([listed] if isinstance(listed, int) else listed or ())
-
-
-def _check_config(model: PreTrainedModel, capacity: int) -> None:
-    """Refuse models by what their config says of their attention; the rest is for `_check_cache` to find out."""
-    config = model.config.get_text_config()
-    name = config.model_type
-    if getattr(config, "is_encoder_decoder", False):
-        raise UsageError(f"model type {name!r} is an encoder-decoder; ReTool needs a decoder-only language model")
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if not kinds <= {"full_attention", "sliding_attention"}:
+def _rows_held(rows: int, cache_bytes: int | None, row_bytes: int, capacity: int, deterministic: bool) -> int:
+    if cache_bytes is None:
+        return rows
+    fitting = cache_bytes // row_bytes
+    needed = rows if deterministic else 1
+    if fitting < needed:
         raise UsageError(
-            f"model type {name!r} has layers of type {sorted(kinds)}; the engine holds attention caches only"
+            f"a row of the KV cache for {capacity} tokens takes {row_bytes / 2**20:.1f} MiB, and {needed} of them do "
+            f"not fit into the {cache_bytes / 2**20:.0f} MiB of rollout.cache_mib; raise it, or lower "
+            f"{'rollout.rows or ' if deterministic else ''}rollout.max_tokens"
         )
-    window = getattr(config, "sliding_window", None)
-    sliding = "sliding_attention" in kinds or (window and getattr(config, "layer_types", None) is None)
-    if sliding and window and window < capacity:
-        raise UsageError(
-            f"model type {name!r} attends over a sliding window of {window} tokens, shorter than the {capacity} tokens "
-            f"of prompt and response; lower rollout.max_tokens"
-        )
+    return rows if deterministic else min(2 * rows, fitting)
