@@ -115,7 +115,7 @@ def test_draws_follow_the_distribution() -> None:
     row = torch.tensor([2.0, 0.0, -1.0, -torch.inf, 1.0])
     count = 20_000
     numbers = (torch.arange(count, dtype=torch.float64) + 0.5) / count  # evenly spread: shares are exact
-    ids, logprobs = draw(row.expand(count, -1), numbers)
+    ids, logprobs = draw(row.expand(count, -1).clone(), numbers)
     shares = torch.bincount(ids, minlength=5) / count
     torch.testing.assert_close(shares, row.softmax(-1), atol=2e-4, rtol=0)
     torch.testing.assert_close(logprobs, row.log_softmax(-1)[ids])
@@ -135,7 +135,7 @@ def test_random_numbers_depend_on_key_and_position_alone_and_are_uniform() -> No
 def test_what_was_left_out_is_never_drawn(values: list[float], uniform: float) -> None:
     values[len(values) // 2] = 0.0  # at least one token is left
     row = torch.tensor([values])
-    ids, logprobs = draw(row, torch.tensor([min(uniform, 1 - 2.0**-53)], dtype=torch.float64))
+    ids, logprobs = draw(row.clone(), torch.tensor([min(uniform, 1 - 2.0**-53)], dtype=torch.float64))
     assert logprobs.isfinite().all() and row[0, ids].isfinite().all()
 
 
@@ -151,7 +151,7 @@ def test_in_a_large_vocabulary_the_draw_is_the_inversion_of_the_whole_cumulative
 ) -> None:
     row = torch.full((1, vocabulary), -torch.inf)
     row[0, places] = torch.randn(len(places), generator=torch.Generator().manual_seed(seed))
-    ids, logprobs = draw(row, torch.tensor([uniform], dtype=torch.float64))
+    ids, logprobs = draw(row.clone(), torch.tensor([uniform], dtype=torch.float64))
     probabilities = row[0].double().softmax(-1)
     cumulative = probabilities.cumsum(-1)
     token = int(ids[0])

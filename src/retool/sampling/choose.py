@@ -7,6 +7,7 @@ like with like. Logits of NaN or +inf come out as log-probabilities of NaN. Suff
 from __future__ import annotations
 
 import torch
+from torch.nn import functional
 
 from retool.config.schema import SamplingConfig
 
@@ -78,20 +79,21 @@ def draw(logits_NV: torch.Tensor, uniforms_N: torch.Tensor) -> tuple[torch.Tenso
     `uniforms_N` are float64 in [0, 1): one number a row, where `torch.multinomial` would draw one per vocabulary entry.
     In a large vocabulary the block of tokens is found first in which the cumulative sum passes the number, so that only
     a few hundred values a row are summed up in double precision. Returns ids [N] and log-probabilities [N] (float32).
+    `logits_NV` is float32, and overwritten.
     """
     rows, vocabulary = logits_NV.shape
-    best_N1 = logits_NV.amax(-1, keepdim=True)
+    weights_NV = logits_NV.sub_(logits_NV.amax(-1, keepdim=True)).exp_()
     if vocabulary < _LARGE_VOCABULARY:
-        ids_N1, share_N1, total_N1 = _invert((logits_NV - best_N1).exp_(), uniforms_N[:, None])
+        ids_N1, _, total_N1 = _invert(weights_NV, uniforms_N[:, None])
     else:
-        weights_NV = logits_NV.new_zeros((rows, -(-vocabulary // _BLOCK) * _BLOCK))
-        torch.sub(logits_NV, best_N1, out=weights_NV[:, :vocabulary]).exp_()
-        weights_NBK = weights_NV.view(rows, -1, _BLOCK)
+        padding = -vocabulary % _BLOCK
+        padded_NV = functional.pad(weights_NV, (0, padding)) if padding else weights_NV
+        weights_NBK = padded_NV.view(rows, -1, _BLOCK)
         block_N1, share_N1, total_N1 = _invert(weights_NBK.sum(-1), uniforms_N[:, None])
         within_NK = weights_NBK.gather(1, block_N1[..., None].expand(-1, -1, _BLOCK)).squeeze(1)
         token_N1, _, _ = _invert(within_NK, share_N1)
         ids_N1 = (block_N1 * _BLOCK + token_N1).clamp_max(vocabulary - 1)
-    logprobs_N1 = logits_NV.gather(-1, ids_N1) - best_N1 - total_N1.log().float()
+    logprobs_N1 = (weights_NV.gather(-1, ids_N1).double() / total_N1).log().float()
     return ids_N1.squeeze(-1), logprobs_N1.squeeze(-1)
 
 

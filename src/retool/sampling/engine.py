@@ -27,6 +27,7 @@ from retool.sampling.cache import RowCache, attending, row_bytes
 from retool.sampling.choose import draw, is_plain, transform_logits
 from retool.sampling.compatibility import NOT_FINITE, check_config, check_logits, end_ids
 from retool.sampling.graphs import GraphedForward
+from retool.sampling.products import take_fast_products
 from retool.sampling.randomness import uniforms
 from retool.sampling.sampler import Sampler, SamplingParams, Segment, StopFunction
 from retool.sampling.scheduler import Request, Row, Scheduler
@@ -111,6 +112,7 @@ class Engine(Sampler):
         self._seconds_per_token = _GUESSED_SECONDS_PER_TOKEN
         self._loop: asyncio.Task[None] | None = None
         self._stats = EngineStats()
+        take_fast_products(model)
         check_logits(model, self._read, capacity)
 
     async def extend(
@@ -288,7 +290,9 @@ class Engine(Sampler):
         rows = [request.row for request in plan.requests]
         ids_N1 = torch.tensor([[row.ids[row.length]] for row in rows])
         positions_N1 = torch.tensor([[row.length] for row in rows])
-        return plan.requests, self._forward(ids_N1, plan.rows_N, positions_N1, plan.reads)
+        longest = [max(row.length for row in rows[read.first : read.last]) + 1 for read in plan.reads]
+        reads = [read._replace(span=span) for read, span in zip(plan.reads, longest, strict=True)]
+        return plan.requests, self._forward(ids_N1, plan.rows_N, positions_N1, reads)
 
     def _make_plan(self, requests: list[Request]) -> _Plan:
         requests = sorted(requests, key=lambda request: request.row.index)
