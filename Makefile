@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 0
 
-.PHONY: help quickstart test test-slow lint clean
+.PHONY: help quickstart test test-slow test-vllm lint clean
 
 help:
 	@echo "make quickstart   train a tiny model to use Python, with a report at the end (SEED=0)"
 	@echo "make test         run the tests (minutes, no GPU, no network)"
 	@echo "make test-slow    run the tests that take longer or need real models (RETOOL_TEST_MODELS=folder)"
+	@echo "make test-vllm    test sampling by vLLM (RETOOL_VLLM_PYTHON=/path/to/venv/bin/python, one with vLLM)"
 	@echo "make lint         check style"
 	@echo "make clean        remove the environment"
 
@@ -24,6 +25,10 @@ test: $(VENV)/.installed-dev
 test-slow: $(VENV)/.installed-dev
 	@echo "==> running the slow tests"
 	@$(BIN)/python -m pytest -m slow
+
+test-vllm: $(VENV)/.installed-dev
+	@echo "==> testing against vLLM"
+	@$(BIN)/python -m pytest -m slow -rs tests/sampling/test_vllm_server.py
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

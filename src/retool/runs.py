@@ -1,9 +1,10 @@
 """A run is a folder: its config, its numbers, its trajectories and its checkpoints.
 
     config.yaml         the resolved config          environment.json    versions, machine, isolation
-    metrics.jsonl       one row a step, no clock     timings.jsonl       seconds of the same steps
+    metrics.jsonl       one row a step, no clock     timings.jsonl       seconds and counters of the same steps
     trajectories/       step-N.jsonl, what update N learned from, with step-N.learner.npz beside it
     eval/               step-N.jsonl, the watched held-out problems answered by checkpoint N
+    timeline/           step-N.json, who did what when in the rollouts of update N (`rollout.timeline`)
     checkpoints/        step-N/, a Hugging Face folder each
 
 Run again with the same config, a command goes on from the last checkpoint: what was written after it is dropped and
@@ -36,6 +37,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.trajectories = path / "trajectories"
         self.evaluations = path / "eval"
+        self.timelines = path / "timeline"
         self.metrics = path / "metrics.jsonl"
         self.timings = path / "timings.jsonl"
 
@@ -62,7 +64,8 @@ class RunFolder:
             if path.exists():
                 kept = [row for row in read_rows(path) if row["step"] <= step]
                 publish(path, "".join(json.dumps(row) + "\n" for row in kept))
-        for path in [*self.trajectories.glob("step-*"), *self.evaluations.glob("step-*")]:
+        folders = (self.trajectories, self.evaluations, self.timelines)
+        for path in [path for folder in folders for path in folder.glob("step-*")]:
             if int(path.name.removeprefix("step-").split(".")[0]) > step:
                 path.unlink()
 

@@ -49,7 +49,9 @@ class StopReason(StrEnum):
 
     EOS = "eos"  # the model ended its turn
     TOKENS = "tokens"  # the budget of tokens (or the model's context) was used up
+    TURN_TOKENS = "turn_tokens"  # one turn of the model used up `rollout.max_turn_tokens`
     CALLS = "calls"  # one more call than `rollout.max_calls` was asked for
+    SECONDS = "seconds"  # `rollout.max_seconds` went by
     SANDBOX = "sandbox"  # the sandbox failed for reasons of its own; the trajectory is left out of the loss
 
 
@@ -185,7 +187,8 @@ class Trajectory:
 
     @property
     def truncated(self) -> bool:
-        return self.stop in (StopReason.TOKENS, StopReason.CALLS)
+        """Was it cut off by a limit?"""
+        return self.stop not in (StopReason.EOS, StopReason.SANDBOX)
 
     def tokens(self, author: Author | None = None) -> int:
         """Number of response tokens, of one author or of both."""

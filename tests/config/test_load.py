@@ -121,6 +121,13 @@ def test_overrides_win_over_the_file_and_the_file_over_its_preset(tmp_path: Path
         ("rl.betas=[.nan, 0.9]", "rl.betas.0 must be a finite number, found nan"),
         ("model.architecture={a: 1, a: 2}", "the value of model.architecture, line 1 .* 'a' is given twice"),
         (f"seed={'[' * 2000}", "the value of seed, line 1 .* more than 50 levels of nesting"),
+        ("rollout.max_seconds=5", r"^rollout.max_seconds=5.0 lets the clock decide .* rollout.deterministic=false or"),
+        (
+            "rollout.oversample=1.5",
+            r"^rollout.oversample=1.5 lets the clock decide .*deterministic=true rules",
+        ),
+        ("rollout.oversample=0.5", "rollout.oversample must be at least 1.0, found 0.5"),
+        ("rollout.max_turn_tokens=0", "rollout.max_turn_tokens must be greater than 0, found 0"),
     ],
 )
 def test_a_mistake_is_named_with_what_is_allowed(override: str, message: str) -> None:
@@ -146,6 +153,11 @@ def test_a_mistake_in_a_file_is_named_with_the_file(text: str, message: str, tmp
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
         load(str(path))
+
+
+def test_the_clock_may_decide_where_nothing_promises_the_same_bytes() -> None:
+    config = load("nano", "rollout.max_seconds=5", "rollout.oversample=1.5", "rollout.deterministic=false")
+    assert (config.rollout.max_seconds, config.rollout.oversample) == (5.0, 1.5)
 
 
 def test_settings_of_one_section_are_shared_with_another(tmp_path: Path) -> None:

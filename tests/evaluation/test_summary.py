@@ -67,9 +67,9 @@ def test_two_wrong_answers_may_be_the_same_vote():
     assert same["maj_at"]["5"] == 0
 
 
-def test_truncated_is_the_share_that_ran_out_of_tokens_or_calls():
+def test_truncated_is_the_share_that_ran_out_of_tokens_calls_or_seconds():
     samples = [sample("a", i, None, stop=stop) for i, stop in enumerate(StopReason)]
-    assert summarize(samples)["truncated"] == 2 / len(StopReason)
+    assert summarize(samples)["truncated"] == 4 / len(StopReason) == 4 / 6
 
 
 @pytest.mark.parametrize(("answer", "accuracy"), [("42", 1.0), ("7", 0.0), (None, 0.0)])

@@ -1,10 +1,10 @@
 """The laws are tried with each protocol on each of the small tokenizers."""
 
 import pytest
-from small_tokenizers import TOKENIZERS
 
 from retool.config.schema import ProtocolConfig
 from retool.protocol import make_protocol
+from small_tokenizers import TOKENIZERS
 
 
 @pytest.fixture(params=TOKENIZERS, scope="session")

@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_tokenizers import TOKENIZERS
 
 from retool.config.schema import ProtocolConfig
 from retool.protocol import make_protocol
+from small_tokenizers import TOKENIZERS
 
 OPENINGS = {"tags": "<code>", "native": "<tool_call>", "fenced": "```py"}
 

@@ -6,7 +6,6 @@ from itertools import pairwise
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from small_tokenizers import HERMES, TOKENIZERS
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -15,6 +14,7 @@ from retool.errors import UsageError
 from retool.protocol import make_protocol
 from retool.protocol.native import TOOL
 from retool.types import Author, Kind, Problem, Segment, Trace
+from small_tokenizers import HERMES, TOKENIZERS
 
 words = st.text(st.sampled_from("ab c.\n=2é🤣<|>")).filter(lambda text: "<|" not in text)
 codes = st.text(st.sampled_from("print(2)\n #='é"), min_size=1).filter(str.strip)

@@ -5,11 +5,11 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_tokenizers import TOKENIZERS
 
 from retool.config.schema import ProtocolConfig
 from retool.errors import UsageError
 from retool.protocol import EMPTY_RESULT, make_protocol
+from small_tokenizers import TOKENIZERS
 
 FRAMES = {
     "tags": ("\n<interpreter>\n", "\n</interpreter>\n"),

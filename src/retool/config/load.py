@@ -175,6 +175,8 @@ def _explain(schema: type[BaseModel], error: ErrorDetails) -> str:
     kind, found, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "extra_forbidden":
         return _unknown(schema, key, "the config")
+    if kind == "value_error":  # a check of the schema's own, which is a sentence already
+        return str(context["error"])
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
         expected = f"{words} {context[name]}"

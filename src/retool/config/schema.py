@@ -6,9 +6,9 @@ torch, so that the command line starts at once.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from retool.config.base import Section
 from retool.config.sandbox import SandboxConfig
@@ -72,8 +72,18 @@ class RolloutConfig(Section):
     max_tokens: int = Field(1024, gt=0)
     """Budget of one response in tokens, both authors together."""
 
+    max_turn_tokens: int | None = Field(None, gt=0)
+    """Tokens the model may write before a call or the end of its turn; null: no limit of its own."""
+
     max_calls: int = Field(8, ge=0)
     """Calls one response may make; one more ends it."""
+
+    max_seconds: float | None = Field(None, gt=0.0)
+    """Seconds one response may take from its first token on, waiting for the interpreter included; null: no limit."""
+
+    oversample: float = Field(1.0, ge=1.0)
+    """RL starts this many times `rl.samples` responses of a problem, keeps the first to be complete and cancels the
+    rest. Above 1 short responses are preferred, which biases what is learned from."""
 
     rows: int = Field(64, gt=0)
     """Trajectories that decode at the same time."""
@@ -85,11 +95,47 @@ class RolloutConfig(Section):
     echo: bool = False
     """Show the model the value of a last expression, as a notebook does, and not only what is printed."""
 
+    cache_mib: int | None = Field(None, gt=0)
+    """Memory of the KV cache. With room for more than `rows`, responses whose code runs keep their place while others
+    decode; with less, fewer decode at a time. null: half of what is free, in deterministic mode exactly for `rows`."""
+
     prefill_chunk: int = Field(128, gt=0)
     """Tokens that one prefill step computes at most."""
 
     deterministic: bool = False
     """The same seed, machine and thread count give the same bytes, whatever the tools' timing."""
+
+    timeline: bool = False
+    """Write who did what when, as timeline/step-N.json in the run's folder; ui.perfetto.dev shows it."""
+
+    @model_validator(mode="after")
+    def _no_clock_decides_in_deterministic_mode(self) -> Self:
+        """Raises ValueError with a sentence for the user, as all of this config's own checks do."""
+        clocked = {"max_seconds": self.max_seconds is not None, "oversample": self.oversample > 1.0}
+        for name, value in clocked.items():
+            if self.deterministic and value:
+                raise ValueError(
+                    f"rollout.{name}={getattr(self, name)} lets the clock decide what is learned from, which "
+                    f"rollout.deterministic=true rules out; set rollout.deterministic=false or leave rollout.{name} out"
+                )
+        return self
+
+
+class SamplerConfig(Section):
+    backend: Literal["engine", "vllm"] = "engine"
+    """What samples: `engine`, in this process and from the weights that are trained; `vllm`, one or more servers."""
+
+    urls: tuple[str, ...] = ()
+    """vLLM servers that run already, such as [http://127.0.0.1:8000]; docs/vllm.md says how they must be started."""
+
+    vllm_python: str | None = None
+    """The python of an environment with vLLM, to start a server with; null: use those at `urls`."""
+
+    vllm_args: tuple[str, ...] = ()
+    """More arguments for the server that is started, such as [--enforce-eager]."""
+
+    weights_folder: str | None = None
+    """Where weights are handed over: a folder that servers see under the same path; null: one for temporary files."""
 
 
 class DataConfig(Section):
@@ -256,6 +302,7 @@ class Config(Section):
     protocol: ProtocolConfig = ProtocolConfig()
     sampling: SamplingConfig = SamplingConfig()
     rollout: RolloutConfig = RolloutConfig()
+    sampler: SamplerConfig = SamplerConfig()
     sandbox: SandboxConfig = SandboxConfig()
     data: DataConfig = DataConfig()
     synth: SynthConfig = SynthConfig()

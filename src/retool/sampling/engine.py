@@ -229,9 +229,11 @@ class Engine(Sampler):
         self._stats.recomputed_tokens += max(0, min(row.lost, row.length) - (row.length - len(chunk)))
         if row.pending == 1 and not row.sampled:
             self._keep_prompt(row)
-        seconds = time.perf_counter() - began
-        self._seconds_per_token = 0.9 * self._seconds_per_token + 0.1 * seconds / len(chunk)
-        self._stats.prefill_seconds += seconds
+        ended = time.perf_counter()
+        self._seconds_per_token = 0.9 * self._seconds_per_token + 0.1 * (ended - began) / len(chunk)
+        self._stats.prefill_seconds += ended - began
+        if self.on_phase:
+            self.on_phase("prefill", began, ended)
 
     def _keep_prompt(self, row: Row) -> None:
         self._prefixes[tuple(row.ids)] = self._cache.copy_prefix(row.index, row.length)
@@ -280,6 +282,8 @@ class Engine(Sampler):
         self._stats.fed_tokens += len(requests) - len(sampling)
         self._stats.sampling_seconds += ended - before
         self._stats.decode_seconds += ended - began
+        if self.on_phase:
+            self.on_phase("decode", began, ended)
 
     def _step_rows(self, requests: list[Request]) -> tuple[list[Request], torch.Tensor]:
         """A step of exactly these rows. Returns them in the order of the logits [N, V]."""

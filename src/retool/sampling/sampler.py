@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 StopFunction = Callable[[Sequence[int]], bool]
+PhaseFunction = Callable[[str, float, float], None]
 ForbidFunction = Callable[[Sequence[int]], Sequence[int]]
 
 
@@ -55,13 +56,19 @@ class Sampler(ABC):
     eos_ids: frozenset[int] = frozenset()
     """Ids with which the model ends its turn by its own account, beside those that the protocol knows."""
 
+    on_phase: PhaseFunction | None = None
+    """If set, told of each phase (`prefill`, `decode`, …) when it is over: its name, start and end, in seconds of
+    `time.perf_counter`."""
+
     @abstractmethod
     async def extend(
         self, handle: Any | None, ids: Sequence[int], params: SamplingParams, stop: StopFunction, key: int
     ) -> Segment:
         """Append `ids` (a prompt where `handle` is None, else a spliced result) and sample until something stops it.
 
-        `key` names the trajectory: the random numbers are a function of it and of the token's position alone.
+        `key` names the trajectory: the random numbers are a function of it and of the token's position alone. Where it
+        is cancelled or fails, a cache that the caller has no handle of is released; a handle that was given stays the
+        caller's.
         """
 
     @abstractmethod
@@ -77,6 +84,10 @@ class Sampler(ABC):
     def take_stats(self) -> dict[str, float]:
         """Counters since they were last taken: tokens and seconds by phase."""
         return {}
+
+    def cache_in_use(self) -> float:
+        """The share of the KV cache that is in use now, 0 to 1; 0 for a sampler that does not say."""
+        return 0.0
 
 
 def trajectory_key(*names: str | int) -> int:

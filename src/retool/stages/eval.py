@@ -19,28 +19,31 @@ from retool.types import Problem, Trajectory
 
 
 async def run_eval(config: Config, problems: Sequence[Problem], out: Path, arm: str = "eval") -> dict[str, Any]:
-    """Evaluate `model.path`; writes `results.json` and `samples.jsonl` to `out` and returns the former."""
+    """Evaluate `model.path`; writes `results.json`, `samples.jsonl` and `timings.json` to `out`, returns the first."""
     prepare_torch(config)
     model, tokenizer = load_policy(config.model)
     name = str(config.model.path)
     async with open_workbench(config, model, tokenizer, problems, model_name=name, arm=arm) as bench:
         with Progress(f"evaluation ({arm})", 1) as progress:
-            trajectories = await bench.roll_out(
+            rollout = await bench.roll_out(
                 problems,
                 step=0,
                 samples=config.eval.samples,
                 sampling=config.eval.sampling,
                 progress=progress,
                 interpreter=config.eval.interpreter == "on",
+                timeline=out / "timeline" / "step-0.json",
             )
             progress.step_done()
         isolation = bench.isolation()
+    trajectories = rollout.trajectories
     results = measure(trajectories, config.seed) | {
         "model": name,
         "protocol": _protocol(config),
         "environment": environment(isolation=isolation),
     }
     write_trajectories(out / "samples.jsonl", trajectories)
+    publish(out / "timings.json", json.dumps(rollout.record, indent=2) + "\n")
     publish(out / "results.json", json.dumps(results, indent=2) + "\n")
     return results
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -10,11 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from retool.types import Trajectory
+from retool.rollout.meter import Meter
 
 console = Console(stderr=True, highlight=False)
 
 _LOG_SECONDS = 15.0  # between two lines where there is no terminal
+_LIVE_SECONDS = 0.2  # between two states of the live line
 
 
 class Progress:
@@ -27,8 +29,9 @@ class Progress:
         self._bar = Bar(*columns, TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal)
         self._steps_task = self._bar.add_task(name, total=steps, completed=done, note="")
         self._rollout_task = self._bar.add_task("  rollout", total=1, visible=False, note="")
-        self._tokens = self._calls = self._finished = self._trajectories = 0
-        self._rollout_began = 0.0
+        self._trajectories = 0
+        self._rollout_began = self._shown = 0.0
+        self._cache_in_use: Callable[[], float] = lambda: 0.0
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -39,19 +42,27 @@ class Progress:
         if kind is None and not console.is_terminal:
             console.print(f"{self._name}: done, {time.monotonic() - self._began:.0f} s")
 
-    def begin_rollout(self, trajectories: int) -> None:
-        self._finished, self._trajectories = 0, trajectories
-        self._tokens, self._calls, self._rollout_began = 0, 0, time.monotonic()
+    def begin_rollout(self, trajectories: int, cache_in_use: Callable[[], float]) -> None:
+        """Say from now on how far a batch of so many trajectories is, and how full the sampler's cache."""
+        self._trajectories, self._cache_in_use = trajectories, cache_in_use
+        self._rollout_began, self._shown = time.monotonic(), 0.0
         self._bar.reset(self._rollout_task, total=trajectories, visible=True, note="")
 
-    def trajectory_done(self, trajectory: Trajectory) -> None:
-        self._finished += 1
-        self._tokens += trajectory.tokens()
-        self._calls += len(trajectory.calls)
-        seconds = max(1e-9, time.monotonic() - self._rollout_began)
-        note = f"{self._tokens / seconds:,.0f} tokens/s, {self._calls / seconds:,.0f} calls/s"
-        self._bar.update(self._rollout_task, advance=1, note=note)
-        self._log(f"{self._name}: {self._finished}/{self._trajectories} trajectories  {note}")
+    def rollout_changed(self, meter: Meter) -> None:
+        """Show the state of the batch, unless that has just been done."""
+        now = time.monotonic()
+        if now - self._shown < _LIVE_SECONDS and meter.finished < self._trajectories:
+            return
+        self._shown = now
+        seconds = max(1e-9, now - self._rollout_began)
+        note = (
+            f"{sum(meter.tokens.values()) / seconds:,.0f} tokens/s, {meter.tool_calls / seconds:,.1f} calls/s, "
+            f"{meter.waiting} waiting on tools"
+        )
+        if cache := self._cache_in_use():
+            note += f", cache {cache:.0%}"
+        self._bar.update(self._rollout_task, completed=meter.finished, note=note)
+        self._log(f"{self._name}: {meter.finished}/{self._trajectories} trajectories  {note}")
 
     def step_done(self, note: str = "") -> None:
         self._done += 1

@@ -21,7 +21,7 @@ from retool.learner.policy import load_policy
 from retool.learner.ppo import LearnerRecord, PpoLearner
 from retool.runs import RunFolder, environment
 from retool.stages.progress import Progress
-from retool.stages.workbench import Workbench, draw_problems, open_workbench, prepare_torch
+from retool.stages.workbench import Rollout, Workbench, draw_problems, open_workbench, prepare_torch
 from retool.types import Problem, StopReason, Trajectory
 
 
@@ -57,24 +57,30 @@ async def run_rl(config: Config, training: Sequence[Problem], heldout: Sequence[
                 await _evaluate(bench, watched, run, 0, progress)
             for step in range(first + 1, rl.steps + 1):
                 clock = _Clock()
-                trajectories = await bench.roll_out(
+                rollout = await bench.roll_out(
                     schedule[step],
                     step=step,
                     samples=rl.samples,
                     sampling=config.sampling,
                     progress=progress,
+                    oversample=config.rollout.oversample,
+                    timeline=run.timelines / f"step-{step}.json",
                 )
+                trajectories = rollout.trajectories
                 _refuse_overload(config, trajectories)
                 clock.lap("rollout")
                 metrics, record = learner.update(trajectories, step)
                 await bench.sampler.update(step, model.named_parameters())
                 clock.lap("update")
                 metrics = health(trajectories) | metrics
+                costs = rollout.record
                 if rl.eval_every and (step % rl.eval_every == 0 or step == rl.steps):
-                    metrics |= await _evaluate(bench, watched, run, step, progress)
+                    evaluation = await _evaluate(bench, watched, run, step, progress)
+                    metrics["heldout_accuracy"] = health(evaluation.trajectories)["accuracy"]
+                    costs |= {f"heldout_{name}": value for name, value in evaluation.record.items()}
                     clock.lap("evaluation")
                 _write(run, step, trajectories, record)
-                run.log(step, metrics, clock.laps | bench.sampler.take_stats())
+                run.log(step, metrics, clock.laps | costs)
                 if step % rl.save_every == 0 or step == rl.steps:
                     save_checkpoint(run.checkpoints, step, model, tokenizer, {"learner": learner.state_dict()})
                     drop_old_states(run.checkpoints, rl.keep_states)
@@ -84,9 +90,9 @@ async def run_rl(config: Config, training: Sequence[Problem], heldout: Sequence[
 
 async def _evaluate(
     bench: Workbench, problems: Sequence[Problem], run: RunFolder, step: int, progress: Progress
-) -> dict[str, float]:
+) -> Rollout:
     """One sample of each watched problem at the evaluation's own sampling settings, kept for the behaviour curves."""
-    trajectories = await bench.roll_out(
+    rollout = await bench.roll_out(
         problems,
         step=step,
         samples=1,
@@ -94,8 +100,8 @@ async def _evaluate(
         progress=progress,
         arm=f"{bench.arm}/heldout",
     )
-    run.write_evaluation(step, trajectories)
-    return {"heldout_accuracy": sum(trajectory.correct for trajectory in trajectories) / len(trajectories)}
+    run.write_evaluation(step, rollout.trajectories)
+    return rollout
 
 
 def _refuse_overload(config: Config, trajectories: Sequence[Trajectory]) -> None:

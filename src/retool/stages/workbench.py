@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +15,28 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from retool.config.schema import Config, SamplingConfig
 from retool.errors import UsageError
+from retool.files import publish
 from retool.grading import Grader
 from retool.protocol import Protocol, make_protocol
 from retool.rollout.agent import Agent, Task
 from retool.rollout.collect import collect
+from retool.rollout.meter import Meter
+from retool.rollout.timeline import Timeline
+from retool.sampling.budget import default_cache_bytes
 from retool.sampling.engine import Engine
 from retool.sampling.sampler import Sampler
 from retool.sandbox import Sandbox
 from retool.stages.progress import Progress
 from retool.types import Problem, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A batch of graded trajectories, and what it cost: `Meter.record`, the counters of the sampler, and `occupancy`,
+    the share of `rollout.rows` that took part in a decode step, if the sampler says."""
+
+    trajectories: list[Trajectory]
+    record: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +61,29 @@ class Workbench:
         progress: Progress,
         interpreter: bool = True,
         arm: str | None = None,
-    ) -> list[Trajectory]:
-        """`samples` graded trajectories of each problem, in order."""
-        agent = Agent(self.sampler, self.protocol, self.sandbox, self.config.rollout, sampling, interpreter)
+        oversample: float = 1.0,
+        timeline: Path | None = None,
+    ) -> Rollout:
+        """`samples` graded trajectories of each problem, in order: the first ones of `oversample` times as many. With
+        `rollout.timeline`, who did what when is written to the file `timeline`."""
+        recorded = Timeline() if timeline and self.config.rollout.timeline else None
+        meter = Meter(recorded, progress.rollout_changed)
+        agent = Agent(self.sampler, self.protocol, self.sandbox, self.config.rollout, sampling, interpreter, meter)
         tasks = [
             Task(problem, prompt_ids, arm or self.arm, self.config.seed, step, sample, self.model_name)
             for problem in problems
             for prompt_ids in [self.protocol.prompt_ids(problem.text)]
-            for sample in range(samples)
+            for sample in range(ceil(round(samples * oversample, 6)))
         ]
-        progress.begin_rollout(len(tasks))
-        return await collect(agent, tasks, self.grader, progress.trajectory_done)
+        progress.begin_rollout(len(problems) * samples, self.sampler.cache_in_use)
+        self.sampler.on_phase = recorded and recorded.add_phase
+        trajectories = await collect(agent, tasks, self.grader, samples)
+        if recorded:
+            publish(timeline, recorded.to_json())
+        record = meter.record() | self.sampler.take_stats()
+        if record.get("row_steps"):
+            record["occupancy"] = record["row_steps"] / (record["decode_steps"] * self.config.rollout.rows)
+        return Rollout(trajectories, record)
 
     def isolation(self) -> dict[str, Any] | None:
         return self.sandbox.isolation if self.sandbox else None
@@ -72,23 +99,47 @@ async def open_workbench(
     model_name: str,
     arm: str,
 ) -> AsyncIterator[Workbench]:
-    """A workbench whose engine has room for the longest prompt of `problems`. The sandbox runs while it is open."""
+    """A workbench whose sampler has room for the longest prompt of `problems`. The sandbox runs while it is open."""
     protocol = make_protocol(config.protocol, tokenizer)
-    engine = Engine(
-        model,
-        rows=config.rollout.rows,
-        capacity=_capacity(config, model, protocol, problems),
-        prefill_chunk=config.rollout.prefill_chunk,
-        deterministic=config.rollout.deterministic,
-    )
+    capacity = _capacity(config, model, protocol, problems)
     sandbox = None if protocol.name == "text" else Sandbox(config.sandbox)
-    with Grader() as grader:
-        bench = Workbench(config, engine, protocol, sandbox, grader, model_name, arm)
-        if sandbox is None:
-            yield bench
-        else:
-            async with sandbox:
-                yield bench
+    async with _open_sampler(config, model, capacity) as sampler, sandbox or nullcontext():
+        with Grader() as grader:
+            yield Workbench(config, sampler, protocol, sandbox, grader, model_name, arm)
+
+
+@asynccontextmanager
+async def _open_sampler(config: Config, model: PreTrainedModel, capacity: int) -> AsyncIterator[Sampler]:
+    """The sampler that `sampler.backend` names, for trajectories of up to `capacity` tokens."""
+    rollout = config.rollout
+    if config.sampler.backend == "engine":
+        yield Engine(
+            model,
+            rows=rollout.rows,
+            capacity=capacity,
+            prefill_chunk=rollout.prefill_chunk,
+            deterministic=rollout.deterministic,
+            cache_bytes=_cache_bytes(config, model),
+        )
+        return
+    if rollout.deterministic:
+        raise UsageError(
+            "sampler.backend=vllm cannot give the same bytes twice, which rollout.deterministic=true asks for; take "
+            "sampler.backend=engine or rollout.deterministic=false"
+        )
+    try:
+        from retool.sampling.vllm import open_vllm
+    except ModuleNotFoundError as error:
+        raise UsageError(f"sampling by vLLM needs the library {error.name}: pip install 'retool[vllm]'") from error
+    async with open_vllm(config.sampler, model, sequences=rollout.rows, context=capacity) as sampler:
+        yield sampler
+
+
+def _cache_bytes(config: Config, model: PreTrainedModel) -> int | None:
+    """The budget of the engine's cache; None: what its rows take, for what is free now must not decide on the bytes."""
+    if config.rollout.cache_mib is not None:
+        return config.rollout.cache_mib << 20
+    return None if config.rollout.deterministic else default_cache_bytes(model.device)
 
 
 def _capacity(config: Config, model: PreTrainedModel, protocol: Protocol, problems: Sequence[Problem]) -> int:

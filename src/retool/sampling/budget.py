@@ -1,0 +1,35 @@
+"""How much memory the KV cache may take where nobody has said."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+_SHARE = 0.5  # the rest is for the learner's gradients and activations
+
+
+def default_cache_bytes(device: torch.device) -> int:
+    """Half of the memory that is free on `device` now; for a CPU within the limit of this process's control group."""
+    if device.type == "cuda":
+        return int(_SHARE * torch.cuda.mem_get_info(device)[0])
+    return int(_SHARE * min(_available_bytes(), _left_in_control_group()))
+
+
+def _available_bytes(account: Path = Path("/proc/meminfo")) -> float:
+    try:
+        lines = account.read_text().splitlines()
+    except OSError:  # not Linux: what the machine has at all
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+
+
+def _left_in_control_group(folder: Path = Path("/sys/fs/cgroup")) -> float:
+    """What the control group (version 2) leaves, bytes of the page cache counted as free; inf where it has no limit."""
+    try:
+        limit, used = (folder / "memory.max").read_text().strip(), int((folder / "memory.current").read_text())
+        statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except OSError:
+        return float("inf")
+    return float("inf") if limit == "max" else int(limit) - used + int(statistics.get("file", 0))
