@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from transformers import PreTrainedModel
@@ -32,10 +32,12 @@ def check_config(model: PreTrainedModel) -> None:
 
 
 @torch.inference_mode()
-def check_logits(model: PreTrainedModel, read: Callable[[Row, Sequence[int]], torch.Tensor], capacity: int) -> None:
+def check_logits(
+    model: PreTrainedModel, read: Callable[[list[Row], list[list[int]]], torch.Tensor], capacity: int
+) -> None:
     """Refuse a model that says something else through the cache than without one, before it is sampled wrongly.
 
-    `read` appends ids to a row and returns the logits after them, [1, V]. Where the model sees a sliding window, the
+    `read` appends ids to rows and returns the logits after them, [N, V]. Where the model sees a sliding window, the
     text is longer than the window, unless that is too long for a check or longer than any row.
     """
     model.eval()
@@ -44,8 +46,8 @@ def check_logits(model: PreTrainedModel, read: Callable[[Row, Sequence[int]], to
     vocabulary = model.config.get_text_config().vocab_size
     ids, row = [n % vocabulary for n in range(length)], Row(index=0)
     try:
-        read(row, ids[:-1])
-        ours_V = read(row, ids[-1:])[0].float()
+        read([row], [ids[:-1]])
+        ours_V = read([row], [ids[-1:]])[0].float()
         plain_V = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0, -1].float()
     except (AttributeError, IndexError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UsageError(f"{_refusal(model)} ({type(error).__name__}: {str(error).splitlines()[0]})") from error

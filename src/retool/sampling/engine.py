@@ -35,6 +35,7 @@ from retool.sampling.stretches import Read, plan_reads, round_up
 
 _FEED_LIMIT = 16  # a text of at most this many tokens is fed through decode steps instead of a prefill of its own
 _PREFIXES_KEPT = 16  # prompts whose keys and values are kept for the rest of their group
+_TOKENS_READ_TOGETHER = 512  # in chunks of several rows, which is faster than one by one
 _PREFIX_SHARE = 8  # they take at most one part in this many of the cache's memory, on top of it
 _BYTES_PER_READ = 400_000  # what a read of the cache costs by itself, in bytes read in that time (2 cores of a server)
 _ROWS_ON_CUDA = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512)  # numbers of rows that graphs are recorded for
@@ -184,18 +185,12 @@ class Engine(Sampler):
     def _turn(self) -> None:
         """Read what is long, a chunk for each place in the batch that is not taken yet, then let the others decode.
 
-        So an empty batch fills up before it decodes, and a full one is never kept waiting for more than a chunk.
+        So an empty batch fills up before it decodes, and a full one is never kept waiting for more than a chunk or so.
         """
         decoding = [request for request in self._scheduler.active if not self._reads_long(request.row)]
-        chunks = 1 + max(0, self._width - len(decoding))
-        for request in self._scheduler.active:
-            row = request.row
-            while chunks and self._reads_long(row):
-                if not self._paste_prompt(row):
-                    self._read_on(row)
-                    chunks -= 1
-            if not chunks:
-                break
+        tokens = self._chunk * (1 + max(0, self._width - len(decoding)))
+        while tokens > 0 and (readers := self._next_readers()):
+            tokens -= self._read_on(readers)
         decoding = [request for request in self._scheduler.active if not self._reads_long(request.row)]
         if decoding:
             self._step(decoding[: self._width])
@@ -205,6 +200,21 @@ class Engine(Sampler):
     def _reads_long(self, row: Row) -> bool:
         """Is there so much to read that it is worth a forward pass of its own? Prompts are, to be shared."""
         return row.pending > (_FEED_LIMIT if row.length and not row.is_reading else 1)
+
+    def _next_readers(self) -> list[Row]:
+        """Who reads a chunk next, all at once: the first ones in line, but no prompt twice. In deterministic mode one,
+        so that the shape of what it computes is its own."""
+        most = 1 if self._deterministic else max(1, _TOKENS_READ_TOGETHER // self._chunk)
+        readers: list[Row] = []
+        for request in self._scheduler.active:
+            row = request.row
+            if not self._reads_long(row) or self._paste_prompt(row):
+                continue
+            if row.length or not any(row.ids == other.ids for other in readers):
+                readers.append(row)
+            if len(readers) == most:
+                break
+        return readers
 
     def _paste_prompt(self, row: Row) -> bool:
         """Copy a prompt that another trajectory of the same group has computed; False where there is none."""
@@ -216,24 +226,26 @@ class Engine(Sampler):
         self._stats.reused_tokens += row.length
         return True
 
-    def _read_on(self, row: Row) -> None:
-        """Read the next chunk of what is pending but for its last token, which a decode step feeds.
+    def _read_on(self, rows: list[Row]) -> int:
+        """Each row reads the next chunk of what is pending but for its last token, which a decode step feeds.
 
-        Where chunks begin and end depends on nothing but this row.
+        Where chunks begin and end depends on nothing but the row. Returns the number of tokens that were read.
         """
         began = time.perf_counter()
-        chunk = row.ids[row.length : min(row.length + self._chunk, len(row.ids) - 1)]
-        self._read(row, chunk)
-        row.is_reading = row.pending > 1
-        self._stats.prefilled_tokens += len(chunk)
-        self._stats.recomputed_tokens += max(0, min(row.lost, row.length) - (row.length - len(chunk)))
-        if row.pending == 1 and not row.sampled:
-            self._keep_prompt(row)
-        ended = time.perf_counter()
-        self._seconds_per_token = 0.9 * self._seconds_per_token + 0.1 * (ended - began) / len(chunk)
+        chunks = [row.ids[row.length : min(row.length + self._chunk, len(row.ids) - 1)] for row in rows]
+        self._read(rows, chunks)
+        for row, chunk in zip(rows, chunks, strict=True):
+            row.is_reading = row.pending > 1
+            self._stats.recomputed_tokens += max(0, min(row.lost, row.length) - (row.length - len(chunk)))
+            if row.pending == 1 and not row.sampled:
+                self._keep_prompt(row)
+        tokens, ended = sum(map(len, chunks)), time.perf_counter()
+        self._stats.prefilled_tokens += tokens
+        self._seconds_per_token = 0.9 * self._seconds_per_token + 0.1 * (ended - began) / tokens
         self._stats.prefill_seconds += ended - began
         if self.on_phase:
             self.on_phase("prefill", began, ended)
+        return tokens
 
     def _keep_prompt(self, row: Row) -> None:
         self._prefixes[tuple(row.ids)] = self._cache.copy_prefix(row.index, row.length)
@@ -245,16 +257,24 @@ class Engine(Sampler):
         return sum(2 * keys.nbytes for keys, _ in self._prefixes.values())
 
     @torch.inference_mode()
-    def _read(self, row: Row, chunk: Sequence[int]) -> torch.Tensor:
-        """Append a chunk to one row of the cache. Returns the logits after it, [1, V]."""
-        end = row.length + len(chunk)
+    def _read(self, rows: Sequence[Row], chunks: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Append a chunk to each of some rows of the cache. Returns the logits after the longest ones, [N, V].
+
+        Shorter chunks are filled up with tokens that go to the scratch cell.
+        """
+        longest = max(map(len, chunks))
+        ids = np.zeros((len(rows), longest), np.int64)
+        positions = np.full((len(rows), longest), self.capacity, np.int64)
+        reads = []
+        for number, (row, chunk) in enumerate(zip(rows, chunks, strict=True)):
+            end = row.length + len(chunk)
+            ids[number, : len(chunk)], positions[number, : len(chunk)] = chunk, range(row.length, end)
+            span = self.capacity if self._deterministic else round_up(end, self.capacity)
+            reads.append(Read(row.index, row.index + 1, span, number, number + 1))
+            row.length = end
         device = self.model.device
-        positions_1Q = torch.arange(row.length, end, device=device)[None]
-        span = self.capacity if self._deterministic else round_up(end, self.capacity)
-        rows_1 = torch.tensor([row.index], device=device)
-        row.length = end
-        ids_1Q = torch.tensor([chunk], device=device)
-        return self._forward(ids_1Q, rows_1, positions_1Q, [Read(row.index, row.index + 1, span, 0, 1)])
+        rows_N = torch.tensor([row.index for row in rows], device=device)
+        return self._forward(torch.from_numpy(ids).to(device), rows_N, torch.from_numpy(positions).to(device), reads)
 
     # Decoding
 
