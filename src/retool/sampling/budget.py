@@ -1,4 +1,4 @@
-"""How much memory the KV cache may take where nobody has said."""
+"""How much memory the KV cache may take, and how many rows fit into it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import torch
+
+from retool.errors import UsageError
 
 _SHARE = 0.5  # the rest is for the learner's gradients and activations
 
@@ -33,3 +35,21 @@ def _left_in_control_group(folder: Path = Path("/sys/fs/cgroup")) -> float:
     except OSError:
         return float("inf")
     return float("inf") if limit == "max" else int(limit) - used + int(statistics.get("file", 0))
+
+
+def rows_held(rows: int, cache_bytes: int | None, row_bytes: int, capacity: int, deterministic: bool) -> int:
+    """How many rows of `capacity` tokens there are to be, if `rows` of them decode at the same time.
+
+    Raises UsageError where the budget `cache_bytes` does not hold one, or in deterministic mode all of them.
+    """
+    if cache_bytes is None:
+        return rows
+    fitting = cache_bytes // row_bytes
+    needed = rows if deterministic else 1
+    if fitting < needed:
+        raise UsageError(
+            f"a row of the KV cache for {capacity} tokens takes {row_bytes / 2**20:.1f} MiB, and {needed} of them do "
+            f"not fit into the {cache_bytes / 2**20:.0f} MiB of rollout.cache_mib; raise it, or lower "
+            f"{'rollout.rows or ' if deterministic else ''}rollout.max_tokens"
+        )
+    return rows if deterministic else min(2 * rows, fitting)

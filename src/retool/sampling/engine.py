@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from retool.errors import RetoolError, UsageError
+from retool.errors import RetoolError
+from retool.sampling.budget import rows_held
 from retool.sampling.cache import RowCache, attending, row_bytes
 from retool.sampling.choose import draw, is_plain, transform_logits
 from retool.sampling.compatibility import NOT_FINITE, check_config, check_logits, end_ids
@@ -101,7 +102,7 @@ class Engine(Sampler):
         self.version = 0
         self.capacity = capacity
         self._row_bytes = row_bytes(model.config, capacity, model.dtype)
-        held = _rows_held(rows, cache_bytes, self._row_bytes, capacity, deterministic)
+        held = rows_held(rows, cache_bytes, self._row_bytes, capacity, deterministic)
         self._width = min(rows, held)
         self._cache = RowCache(model.config, held, capacity, model.device, model.dtype)
         self._chunk = prefill_chunk
@@ -412,17 +413,3 @@ class Engine(Sampler):
                 logits_to_keep=1,
             )
         return output.logits[:, -1]
-
-
-def _rows_held(rows: int, cache_bytes: int | None, row_bytes: int, capacity: int, deterministic: bool) -> int:
-    if cache_bytes is None:
-        return rows
-    fitting = cache_bytes // row_bytes
-    needed = rows if deterministic else 1
-    if fitting < needed:
-        raise UsageError(
-            f"a row of the KV cache for {capacity} tokens takes {row_bytes / 2**20:.1f} MiB, and {needed} of them do "
-            f"not fit into the {cache_bytes / 2**20:.0f} MiB of rollout.cache_mib; raise it, or lower "
-            f"{'rollout.rows or ' if deterministic else ''}rollout.max_tokens"
-        )
-    return rows if deterministic else min(2 * rows, fitting)
