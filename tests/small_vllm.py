@@ -45,7 +45,7 @@ class SmallVllm:
     @property
     def streams(self) -> list[dict[str, Any]]:
         """Requests of trajectories: without those that a client probes with."""
-        return [body for body in self.requests if body["stream"] and "seed" in body["sampling_params"]]
+        return [body for body in self.requests if body["stream"] and "stop_token_ids" in body["sampling_params"]]
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[str]:
@@ -96,8 +96,10 @@ class SmallVllm:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         ids, most = list(body["token_ids"]), body["sampling_params"]["max_tokens"]
-        script = None if self.script is None or "seed" not in body["sampling_params"] else list(self.script(ids))
-        generator = torch.Generator().manual_seed(body["sampling_params"].get("seed", 0))
+        script = (
+            None if self.script is None or "stop_token_ids" not in body["sampling_params"] else list(self.script(ids))
+        )
+        generator = torch.Generator().manual_seed(len(self.requests))
         sampled, events = 0, 0
         try:
             while sampled < most:

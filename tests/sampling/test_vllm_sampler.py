@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from small_vllm import SmallVllm
 from transformers import PreTrainedModel
 
 from retool.config.schema import SamplerConfig, SamplingConfig
@@ -18,6 +17,7 @@ from retool.errors import RetoolError, UsageError
 from retool.sampling.choose import transform_logits
 from retool.sampling.sampler import SamplingParams, trajectory_key
 from retool.sampling.vllm import VllmSampler, open_vllm
+from small_vllm import SmallVllm
 
 PROMPT = [30, 31, 32, 33]
 Talk = Callable[[VllmSampler], Awaitable[Any]]
@@ -166,22 +166,15 @@ def test_ids_that_the_tokenizer_does_not_have_are_never_sampled(
     talk(model, vllm, tmp_path, conversation)
 
 
-def test_a_trajectory_is_repeated_by_its_key_and_its_parts_are_drawn_apart(
-    model: PreTrainedModel, vllm: SmallVllm, tmp_path: Path
-) -> None:
+def test_a_later_turn_brings_all_ids_of_the_trajectory(model: PreTrainedModel, vllm: SmallVllm, tmp_path: Path) -> None:
     async def conversation(sampler: VllmSampler) -> None:
-        async def two_turns(key: int) -> list[list[int]]:
-            first = await sampler.extend(None, PROMPT, params(), never, key)
-            second = await sampler.extend(first.handle, [50, 51], params(), never, key)
-            return [first.ids, second.ids]
-
-        assert await two_turns(5) == await two_turns(5) != await two_turns(6)
-        first, second = vllm.streams[:2]
+        turn = await sampler.extend(None, PROMPT, params(), never, 5)
+        await sampler.extend(turn.handle, [50, 51], params(), never, 5)
+        first, second = vllm.streams
+        assert second["token_ids"][4:-2] == turn.ids
         assert second["token_ids"][: len(first["token_ids"])] == first["token_ids"] == PROMPT
         assert second["token_ids"][-2:] == [50, 51] and len(second["token_ids"]) == 4 + 12 + 2
         assert first["cache_salt"] == second["cache_salt"]
-        assert first["sampling_params"]["seed"] != second["sampling_params"]["seed"]
-        assert all(0 <= body["sampling_params"]["seed"] < 2**63 for body in vllm.streams)
 
     talk(model, vllm, tmp_path, conversation)
 

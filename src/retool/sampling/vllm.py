@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from retool.config.schema import SamplerConfig, SamplingConfig
 from retool.errors import RetoolError, UsageError
 from retool.sampling.compatibility import end_ids
-from retool.sampling.sampler import Sampler, SamplingParams, Segment, StopFunction, trajectory_key
+from retool.sampling.sampler import Sampler, SamplingParams, Segment, StopFunction
 from retool.sampling.vllm_client import VllmClient
 from retool.sampling.vllm_server import VllmServer
 from retool.sampling.vllm_weights import tied_weights, write_model, write_weights
@@ -36,10 +36,9 @@ _COLDEST = 0.01  # vLLM takes lower temperatures for this one, but for 0
 
 @dataclass(slots=True)
 class History:
-    """A trajectory's handle: all its ids so far, of which `sampled` were drawn."""
+    """A trajectory's handle: all its ids so far."""
 
     ids: list[int]
-    sampled: int
 
 
 class VllmSampler(Sampler):
@@ -84,14 +83,14 @@ class VllmSampler(Sampler):
         _refuse_unlike(params.config)
         async with self._one_version():
             client = self._clients[key % len(self._clients)]
-            given, sampled = [*(handle.ids if handle else ()), *ids], handle.sampled if handle else 0
+            given = [*(handle.ids if handle else ()), *ids]
             out: list[int] = []
             logprobs: list[float] = []
             reason, free = None, True
             while reason is None:
                 forbidden = _forbidden(params, out)
                 free = free and not forbidden
-                request = self._request(params, len(out), trajectory_key(key, sampled + len(out)))
+                request = self._request(params, len(out))
                 self._stats["requests"] += 1
                 tokens = client.stream([*given, *out], request, (*forbidden, *self._padding), self._salt)
                 async with aclosing(tokens):
@@ -106,9 +105,7 @@ class VllmSampler(Sampler):
             model_logprobs = await self._model_logprobs(client, params.config, [*given, *out], logprobs, free)
             if params.config.temperature == 0.0:
                 logprobs = [0.0] * len(out)  # what is sampled from is one token; vLLM reports the model's own
-            return Segment(
-                out, logprobs, model_logprobs, reason, self.version, History([*given, *out], sampled + len(out))
-            )
+            return Segment(out, logprobs, model_logprobs, reason, self.version, History([*given, *out]))
 
     def release(self, handle: History) -> None:
         """Nothing to do: what vLLM's cache holds gives way to what is used."""
@@ -169,12 +166,12 @@ class VllmSampler(Sampler):
         return await client.score(ids, len(logprobs), self._salt)
 
     @staticmethod
-    def _request(params: SamplingParams, sampled: int, seed: int) -> dict[str, object]:
+    def _request(params: SamplingParams, sampled: int) -> dict[str, object]:
+        """Without a seed: over a seeded request whose prompt it reads in parts vLLM 0.32 dies on a CPU."""
         return params.config.model_dump() | {
             "max_tokens": params.max_tokens - sampled,
             "stop_token_ids": sorted(params.eos_ids),
             "ignore_eos": True,  # those of the model's files
-            "seed": seed >> 1,  # 63 bits
             "detokenize": False,
         }
 

@@ -1,0 +1,1 @@
+"""What `rollout_throughput.py` and `gpu.sh` measure, one file a comparison."""

@@ -1,0 +1,50 @@
+"""A peer in a Python of its own: a program that reads JSON lines and answers each with one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+class Peer:
+    """`script`, run by `python`; it gets `setup` as its first line and imports `retool` from this repository.
+
+    Between questions it waits on a pipe and takes no CPU time. Its standard error is this process's.
+    """
+
+    def __init__(self, python: Path, script: Path, threads: int, setup: dict[str, Any]) -> None:
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT / "src"),
+            "OMP_NUM_THREADS": str(threads),
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_OFFLINE": "1",
+        }
+        self._name = script.name
+        self._process = subprocess.Popen(
+            [python, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.facts = self.ask(setup)
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"{self._name} ended with status {self._process.wait()} instead of an answer")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
