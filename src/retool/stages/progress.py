@@ -73,4 +73,4 @@ class Progress:
         """Without a terminal, print a line if the last one is some time ago."""
         if not console.is_terminal and (now or time.monotonic() - self._logged > _LOG_SECONDS):
             self._logged = time.monotonic()
-            console.print(line)
+            console.print(line, soft_wrap=True)  # a line of a log is a line
