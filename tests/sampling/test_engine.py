@@ -421,3 +421,19 @@ def test_an_encoder_decoder_is_refused() -> None:
 def test_a_trajectorys_key_is_the_same_on_every_machine() -> None:
     assert trajectory_key(0, "ReTool/1/p/0") == trajectory_key(0, "ReTool/1/p/0") != trajectory_key(1, "ReTool/1/p/0")
     assert trajectory_key("a", "b") != trajectory_key("ab")
+
+
+def test_who_comes_back_to_its_row_does_not_wait_until_somebody_loses_his() -> None:
+    engine = Engine(make_model("llama"), rows=1, capacity=100)
+    engine._seconds_per_token = 10.0  # reading again takes so long that nobody loses a row during this test
+
+    async def main() -> Segment:
+        first = await engine.extend(None, PROMPTS[0], params(), never, 0)
+        engine._seconds_per_token = 10.0
+        waiting = asyncio.create_task(engine.extend(None, PROMPTS[1], params(), never, 1))
+        await asyncio.sleep(0.05)
+        second = await asyncio.wait_for(engine.extend(first.handle, RESULT, params(), never, 0), 20)
+        engine.release(second.handle)
+        return await asyncio.wait_for(waiting, 20)
+
+    assert len(asyncio.run(main()).ids) == 24

@@ -16,6 +16,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -159,7 +160,9 @@ class Engine(Sampler):
 
     def _wake(self) -> None:
         if self._loop is None or self._loop.done():
+            self._woken = asyncio.Event()
             self._loop = asyncio.create_task(self._run())
+        self._woken.set()
 
     async def _run(self) -> None:
         """Take turns until nobody can go on. Between them the event loop runs the tools' and trajectories' code."""
@@ -177,7 +180,9 @@ class Engine(Sampler):
                 pause = scheduler.seconds_to_preemption(time.monotonic(), self._seconds_per_token)
                 if pause is None:
                     return
-                await asyncio.sleep(pause)
+                self._woken.clear()
+                with suppress(TimeoutError):  # until somebody may lose its row, or somebody comes
+                    await asyncio.wait_for(self._woken.wait(), pause)
         except Exception as error:  # whoever waits must learn of it; the error is not swallowed
             for request in [*scheduler.active, *scheduler.waiting]:
                 if not request.future.done():
@@ -188,13 +193,17 @@ class Engine(Sampler):
 
         So an empty batch fills up before it decodes, and a full one is never kept waiting for more than a chunk or so.
         """
-        decoding = [request for request in self._scheduler.active if not self._reads_long(request.row)]
-        tokens = self._chunk * (1 + max(0, self._width - len(decoding)))
-        while tokens > 0 and (readers := self._next_readers()):
-            tokens -= self._read_on(readers)
-        decoding = [request for request in self._scheduler.active if not self._reads_long(request.row)]
+        decoding = self._decoding()
+        if len(decoding) < len(self._scheduler.active):
+            tokens = self._chunk * (1 + max(0, self._width - len(decoding)))
+            while tokens > 0 and (readers := self._next_readers()):
+                tokens -= self._read_on(readers)
+            decoding = self._decoding()
         if decoding:
             self._step(decoding[: self._width])
+
+    def _decoding(self) -> list[Request]:
+        return [request for request in self._scheduler.active if not self._reads_long(request.row)]
 
     # Reading
 
