@@ -44,8 +44,8 @@ class PacedSampler(ScriptedSampler):
     def __init__(
         self, script: Callable[[list[int]], Sequence[int]], pace: float = 0.0, failing_after: int | None = None
     ):
-        super().__init__(script)
-        self.pace, self.failing_after = pace, failing_after
+        super().__init__(script, pace)
+        self.failing_after = failing_after
         self.segments = 0
         self.open: list[ScriptedHandle] = []
 
@@ -60,20 +60,10 @@ class PacedSampler(ScriptedSampler):
         self.segments += 1
         if self.failing_after is not None and self.segments > self.failing_after:
             raise RuntimeError("the sampler is on fire")
-        held = handle.ids if handle else []
-        out: list[int] = []
-        ended = "length"
-        for token in self._script([*held, *ids])[: params.max_tokens]:
-            await asyncio.sleep(self.pace)
-            out.append(token)
-            if token in params.eos_ids or stop(out):
-                ended = "eos" if token in params.eos_ids else "stop"
-                break
+        segment = await super().extend(handle, ids, params, stop, key)
         if handle is None:
-            handle = ScriptedHandle()
-            self.open.append(handle)
-        handle.ids += [*ids, *out]
-        return Segment(out, [0.0] * len(out), [0.0] * len(out), ended, self.version, handle)
+            self.open.append(segment.handle)
+        return segment
 
     def release(self, handle: ScriptedHandle) -> None:
         self.open = [other for other in self.open if other is not handle]

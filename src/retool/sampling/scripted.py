@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,10 +17,14 @@ class ScriptedHandle:
 
 
 class ScriptedSampler(Sampler):
-    """`script` maps all ids so far (prompt, own tokens, results) to the ids that come next; all have log-prob 0."""
+    """`script` maps all ids so far (prompt, own tokens, results) to the ids that come next; all have log-prob 0.
 
-    def __init__(self, script: Callable[[list[int]], Sequence[int]]):
+    With `pace` a token takes so many seconds, in which others run.
+    """
+
+    def __init__(self, script: Callable[[list[int]], Sequence[int]], pace: float | None = None):
         self._script = script
+        self._pace = pace
         self.released = 0
         self.version = 0
 
@@ -32,10 +37,11 @@ class ScriptedSampler(Sampler):
         key: int,
     ) -> Segment:
         handle = handle or ScriptedHandle()
-        handle.ids.extend(ids)
         out: list[int] = []
         reason = "length"
-        for token in self._script(list(handle.ids))[: params.max_tokens]:
+        for token in self._script([*handle.ids, *ids])[: params.max_tokens]:
+            if self._pace is not None:
+                await asyncio.sleep(self._pace)
             out.append(token)
             if token in params.eos_ids:
                 reason = "eos"
@@ -43,7 +49,7 @@ class ScriptedSampler(Sampler):
             if stop(out):
                 reason = "stop"
                 break
-        handle.ids.extend(out)
+        handle.ids += [*ids, *out]
         return Segment(out, [0.0] * len(out), [0.0] * len(out), reason, self.version, handle)
 
     def release(self, handle: ScriptedHandle) -> None:
