@@ -43,7 +43,7 @@ def serve(control: socket.socket, child_ended: int, cell: isolation.Cell, addres
             return False
         if not data:
             return False
-        streams = memoryview(ancillary[0][2]).cast("i").tolist()  # list() makes it otherwise
+        streams = memoryview(ancillary[0][2]).cast("i").tolist()  # list() would grow CPython's free list each time
         session, number, slot = ORDER.unpack(data)  # a read ends where the next descriptors begin
         spawn(holder.run if session else child.run, number, slot, streams)
         for descriptor in streams:
