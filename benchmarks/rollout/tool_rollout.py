@@ -19,12 +19,13 @@ from retool.sampling.engine import Engine
 from retool.sampling.sampler import Sampler
 from retool.sandbox import Result, Sandbox
 from retool.types import Author, Problem, Trajectory
-from rollout.peer import Peer, say
+from rollout.peer import Peer, children, say, stopped
 from rollout.two_turn_checkpoint import INSTRUCTION
 
 SAMPLES = 8
 ROLLOUT = RolloutConfig(max_tokens=256, max_calls=4, rows=64)
 SLEEP_SECONDS = 0.5
+LEARNING_RATE = 1e-6
 VLLM_ARGS = ("--gpu-memory-utilization", "0.4")  # of the main memory, on a CPU
 
 
@@ -107,23 +108,29 @@ async def compare(
     async with AsyncExitStack() as stack:
         box = await stack.enter_async_context(Sandbox())
         trl = stack.enter_context(start_trl(bench, trl_python, threads)) if trl_python else None
+        others = children()
         vllm = await stack.enter_async_context(start_vllm(bench, vllm_python)) if vllm_python else None
+        servers = children() - others
         for sampler in filter(None, (bench.engine, vllm)):
             await bench.roll_out(sampler, box, -1, bench.problems[:1])
         for step in range(rounds):
-            bench.engine.take_stats()
-            fast, trajectories = await bench.roll_out(bench.engine, box, step)
-            excess.append(computed_beyond_spliced(bench.engine.take_stats(), trajectories))
-            say(f"ours: {fast}; {excess[-1]:.2f} tokens computed after a call beyond its result")
-            slow, _ = await bench.roll_out(bench.engine, SlowSandbox(box), step)
-            say(f"ours, each call {SLEEP_SECONDS} s slower: {slow}")
+            with stopped(servers):
+                bench.engine.take_stats()
+                fast, trajectories = await bench.roll_out(bench.engine, box, step)
+                excess.append(computed_beyond_spliced(bench.engine.take_stats(), trajectories))
+                say(f"ours: {fast}; {excess[-1]:.2f} tokens computed after a call beyond its result")
+                slow, _ = await bench.roll_out(bench.engine, SlowSandbox(box), step)
+                say(f"ours, each call {SLEEP_SECONDS} s slower: {slow}")
             slow_over_fast.append(slow.tokens_per_second / fast.tokens_per_second)
             if vllm:
                 theirs, _ = await bench.roll_out(vllm, box, step)
                 say(f"vLLM: {theirs}")
                 over_vllm.append(fast.tokens_per_second / theirs.tokens_per_second)
             if trl:
-                theirs = Measured(**trl.ask({"prompts": len(bench.problems), "samples": SAMPLES, "seed": step}))
+                with stopped(servers):
+                    theirs = Measured(
+                        **trl.ask({"prompts": len(bench.problems), "samples": SAMPLES, "seed": step, "learn": False})
+                    )
                 say(f"TRL: {theirs}")
                 over_trl.append(fast.completions_per_second / theirs.completions_per_second)
     return {
@@ -171,9 +178,10 @@ def start_trl(bench: Bench, python: Path, threads: int) -> Iterator[Peer]:
             "max_tokens": ROLLOUT.max_tokens,
             "max_calls": ROLLOUT.max_calls,
             "threads": threads,
+            "learning_rate": LEARNING_RATE,
         },
     )
     say(f"peer: {peer.facts}")
-    peer.ask({"prompts": 1, "samples": SAMPLES, "seed": 0})
+    peer.ask({"prompts": 1, "samples": SAMPLES, "seed": 0, "learn": False})
     yield peer
     peer.close()

@@ -2,10 +2,11 @@
 
 Lines on standard input: first the set-up (`model`, `prompts`: one list of messages each, `prompt_ids` to check against,
 `max_tokens`, `max_calls`, `threads`), then one question a line (`samples` per prompt, `prompts`: how many of them,
-`seed`). Each is answered by a line.
+`seed`, `learn`: whether a whole step is to be timed). Each is answered by a line.
 
 Timed is `GRPOTrainer._generate`, which renders and tokenizes the prompts, samples with transformers' `generate`, runs
-the tools, and splices until no completion calls any more; rewards, log-probabilities and the update come after it.
+the tools, and splices until no completion calls any more; or with `learn` all of a step: that, rewards, `compute_loss`
+and backward for `MICRO_BATCH` sequences at a time, clipping, and the trainer's own optimizer.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from trl.chat_template_utils import qwen3_template
 from retool.sandbox import Sandbox
 
 EMPTY_RESULT = "[no output]"
+MICRO_BATCH = 8  # the trainer's default
 
 
 def main() -> None:
@@ -45,7 +47,7 @@ def main() -> None:
             torch.manual_seed(question["seed"])
             prompts = setup["prompts"][: question["prompts"]]
             rows = [{"prompt": prompt} for prompt in prompts for _ in range(question["samples"])]
-            print(json.dumps(roll_out(trainer, rows)), file=answers, flush=True)
+            print(json.dumps(roll_out(trainer, rows, question["learn"])), file=answers, flush=True)
 
 
 def make_trainer(setup: dict[str, Any], box: Sandbox, folder: str) -> GRPOTrainer:
@@ -63,7 +65,9 @@ def make_trainer(setup: dict[str, Any], box: Sandbox, folder: str) -> GRPOTraine
     batch = len(setup["prompts"]) * setup["samples"]
     config = GRPOConfig(
         output_dir=folder,
-        per_device_train_batch_size=batch,
+        per_device_train_batch_size=MICRO_BATCH,
+        gradient_accumulation_steps=batch // MICRO_BATCH,
+        learning_rate=setup["learning_rate"],
         num_generations=setup["samples"],
         max_completion_length=setup["max_tokens"],
         max_tool_calling_iterations=setup["max_calls"],
@@ -78,18 +82,21 @@ def make_trainer(setup: dict[str, Any], box: Sandbox, folder: str) -> GRPOTraine
     )
     trainer = GRPOTrainer(
         model=setup["model"],
-        reward_funcs=lambda completions, **_: [0.0] * len(completions),
+        reward_funcs=lambda completions, **_: [float(n % 2) for n in range(len(completions))],  # a gradient at least
         args=config,
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in setup["prompts"]]),
         processing_class=tokenizer,
         tools=[python],
     )
     trainer.model.train()  # as in a step of training
+    trainer.create_optimizer()
+    trainer.current_gradient_accumulation_steps = config.gradient_accumulation_steps  # which `train` would set
     return trainer
 
 
-def roll_out(trainer: GRPOTrainer, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The rollout of one step, as the trainer does it, and how long the part up to the finished completions took."""
+def roll_out(trainer: GRPOTrainer, rows: list[dict[str, Any]], learn: bool) -> dict[str, Any]:
+    """The rollout of one step, as the trainer does it, and with `learn` the rest of the step. How long it took, of a
+    rollout the part up to the finished completions."""
     generate, timed = trainer._generate, {}
 
     def timed_generate(prompts: list) -> Any:
@@ -99,8 +106,12 @@ def roll_out(trainer: GRPOTrainer, rows: list[dict[str, Any]]) -> dict[str, Any]
         return result
 
     trainer._generate = timed_generate
-    trainer._generate_and_score_completions(rows)
+    began = time.perf_counter()
+    batch = trainer._generate_and_score_completions(rows)
     del trainer._generate
+    if learn:
+        update(trainer, batch, len(rows))
+        timed["seconds"] = time.perf_counter() - began
     _, _, mask, completions, *_ = timed["result"]
     turns = [sum(bool(message.get("tool_calls")) for message in completion) for completion in completions]
     return {
@@ -109,6 +120,18 @@ def roll_out(trainer: GRPOTrainer, rows: list[dict[str, Any]]) -> dict[str, Any]
         "model_tokens": sum(map(sum, mask)),
         "calling_turns": turns,
     }
+
+
+def update(trainer: GRPOTrainer, batch: dict[str, Any], sequences: int) -> None:
+    for begin in range(0, sequences, MICRO_BATCH):
+        part = slice(begin, begin + MICRO_BATCH)
+        rows = {
+            name: x[part] if isinstance(x, list) or (torch.is_tensor(x) and x.dim()) else x for name, x in batch.items()
+        }
+        trainer.compute_loss(trainer.model, rows).backward()
+    torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
+    trainer.optimizer.step()
+    trainer.optimizer.zero_grad(set_to_none=True)
 
 
 if __name__ == "__main__":

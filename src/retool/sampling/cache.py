@@ -1,7 +1,7 @@
 """The KV cache: one row a trajectory, allocated once, written in place, never concatenated; and attention over it.
 
-Suffixes: N rows that take part in a step, H key/value heads, G query heads for each of them, Q new tokens of a row,
-S cache positions, D head size.
+Suffixes: N rows that take part in a step, R rows of a read, C rows of all reads, H key/value heads, G query heads for
+each of them, Q new tokens of a row, S cache positions, D head size.
 """
 
 from __future__ import annotations
@@ -33,27 +33,48 @@ class RowCache(Cache):
         text = config.get_text_config()
         layers, heads, size = text.num_hidden_layers, *_heads(text)
         shape = (layers, rows, heads, capacity + 1, size)
-        self.keys_LRHSD = torch.zeros(shape, device=device, dtype=dtype)  # finite wherever a step may read
-        self.values_LRHSD = torch.zeros(shape, device=device, dtype=dtype)
+        self.values_LRHSD = torch.zeros(shape, device=device, dtype=dtype)  # finite wherever a step may read
+        if device.type == "cpu":  # where scores are summed up twice as fast from keys that lie position by position
+            keys_LRHDS = torch.zeros((*shape[:3], size, capacity + 1), dtype=dtype)
+            self.keys_LRHSD = keys_LRHDS.transpose(-1, -2)
+        else:
+            self.keys_LRHSD = torch.zeros_like(self.values_LRHSD)
         self.rows = rows
         self._windows = [_window(text, layer) for layer in range(layers)]
         self._reads: Sequence[Read] = ()
         self._biases: dict[int | None, list[torch.Tensor]] = {}
 
     def aim(self, rows_N: torch.Tensor, positions_NQ: torch.Tensor, reads: Sequence[Read]) -> None:
-        """The next forward pass is for `rows_N` (ascending), whose new tokens go to `positions_NQ`."""
-        self._rows_N, self._rows_N1, self._positions_NQ, self._reads = rows_N, rows_N[:, None], positions_NQ, reads
-        self._biases = {window: [self._bias(read, window) for read in reads] for window in {*self._windows}}
+        """The next forward pass is for `rows_N`, whose new tokens go to `positions_NQ`; `reads` say where they look."""
+        self._rows_N1, self._positions_NQ, self._reads = rows_N[:, None], positions_NQ, reads
+        self._places_N, self._sizes = None, [read.stop - read.start for read in reads]
+        if sum(self._sizes) > len(rows_N):
+            rows, places, offset = rows_N.tolist(), [], 0
+            for read, size in zip(reads, self._sizes, strict=True):
+                places += [row - read.start + offset for row in rows[read.first : read.last]]
+                offset += size
+            self._places_N = torch.tensor(places, device=rows_N.device)
+        positions_CQ = self._spread(positions_NQ)
+        self._biases = {window: self._make_biases(positions_CQ, window) for window in {*self._windows}}
 
-    def _bias(self, read: Read, window: int | None) -> torch.Tensor:
-        """What to add to the scores of a read, [R, 1, 1, Q, S]: 0 where a token may look, else very little."""
-        positions_RQ = self._spread(self._positions_NQ[read.first : read.last], read)
-        seen_S = torch.arange(read.span, device=positions_RQ.device)
-        hidden_RQS = seen_S > positions_RQ[..., None]
-        if window is not None:
-            hidden_RQS |= seen_S <= positions_RQ[..., None] - window
-        bias_RQS = torch.zeros(hidden_RQS.shape, device=hidden_RQS.device, dtype=self.keys_LRHSD.dtype)
-        return bias_RQS.masked_fill_(hidden_RQS, _LEAST)[:, None, None]
+    def _spread(self, part_N: torch.Tensor) -> torch.Tensor:
+        """What belongs to the step's rows, laid out like the rows that the reads cover, one read after the other: 0 for
+        those that take no part."""
+        if self._places_N is None:
+            return part_N
+        return part_N.new_zeros((sum(self._sizes), *part_N.shape[1:])).index_copy_(0, self._places_N, part_N)
+
+    def _make_biases(self, positions_CQ: torch.Tensor, window: int | None) -> list[torch.Tensor]:
+        """What to add to the scores of each read, [R, 1, 1, Q, S]: 0 where a token may look, else very little."""
+        biases = []
+        for read, positions_RQ in zip(self._reads, positions_CQ.split(self._sizes), strict=True):
+            seen_S = torch.arange(read.span, device=positions_RQ.device)
+            hidden_RQS = seen_S > positions_RQ[..., None]
+            if window is not None:
+                hidden_RQS |= seen_S <= positions_RQ[..., None] - window
+            bias_RQS = torch.zeros(hidden_RQS.shape, device=hidden_RQS.device, dtype=self.keys_LRHSD.dtype)
+            biases.append(bias_RQS.masked_fill_(hidden_RQS, _LEAST)[:, None, None])
+        return biases
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: object, **kwargs: object
@@ -74,33 +95,19 @@ class RowCache(Cache):
         heads, size = keys_RHSD.shape[1], keys_RHSD.shape[3]
         n, all_heads, new, _ = query_NHQD.shape
         groups = all_heads // heads
-        query_NHXD = query_NHQD.reshape(n, heads, groups * new, size)
-        out_NHXD = []
-        for read, bias in zip(self._reads, self._biases[self._windows[layer]], strict=True):
+        query_CHXD = self._spread((query_NHQD * scale).reshape(n, heads, groups * new, size))
+        biases, parts = self._biases[self._windows[layer]], []
+        for read, query, bias in zip(self._reads, query_CHXD.split(self._sizes), biases, strict=True):
             rows = slice(read.start, read.stop)
             keys, values = keys_RHSD[rows, :, : read.span], values_RHSD[rows, :, : read.span]
-            query = self._spread(query_NHXD[read.first : read.last], read)
             if query.is_cuda and softcap is None and sinks is None:
                 mask = bias.expand(-1, heads, groups, -1, -1).flatten(2, 3)
-                out = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
+                parts.append(functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=1.0))
             else:
-                out = _weighted_sum(query, keys, values, bias, scale, softcap, sinks)
-            out_NHXD.append(self._collect(out, read))
-        joined = out_NHXD[0] if len(out_NHXD) == 1 else torch.cat(out_NHXD)
-        return joined.view(n, all_heads, new, size).transpose(1, 2)
-
-    def _spread(self, part: torch.Tensor, read: Read) -> torch.Tensor:
-        """What belongs to the step's rows of a read, laid out like its rows: 0 for those that take no part."""
-        if len(part) == read.stop - read.start:
-            return part
-        places = self._rows_N[read.first : read.last] - read.start
-        return part.new_zeros((read.stop - read.start, *part.shape[1:])).index_copy_(0, places, part)
-
-    def _collect(self, part: torch.Tensor, read: Read) -> torch.Tensor:
-        """The way back."""
-        if len(part) == read.last - read.first:
-            return part
-        return part[self._rows_N[read.first : read.last] - read.start]
+                parts.append(_weighted_sum(query, keys, values, bias, softcap, sinks))
+        out_CHXD = parts[0] if len(parts) == 1 else torch.cat(parts)
+        out_NHXD = out_CHXD if self._places_N is None else out_CHXD[self._places_N]
+        return out_NHXD.view(n, all_heads, new, size).transpose(1, 2)
 
     def copy_prefix(self, row: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Copies of the first `length` keys and values of a row, [layers, H, length, D] each."""
@@ -164,14 +171,14 @@ def _weighted_sum(
     keys_RHSD: torch.Tensor,
     values_RHSD: torch.Tensor,
     bias: torch.Tensor,
-    scale: float,
     softcap: float | None,
     sinks: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Attention written out, [R, H, X, D]; X = G·Q. On a CPU faster than the fused kernel for few queries a row."""
+    """Attention of scaled queries written out, [R, H, X, D]; X = G·Q. On a CPU faster than the fused kernel for few
+    queries a row."""
     rows, heads, x, _ = query_RHXD.shape
     new = bias.shape[3]
-    scores_RHXS = torch.matmul(query_RHXD * scale, keys_RHSD.transpose(-1, -2))
+    scores_RHXS = torch.matmul(query_RHXD, keys_RHSD.transpose(-1, -2))
     if softcap is not None:
         scores_RHXS = (scores_RHXS / softcap).tanh_().mul_(softcap)
     scores_RHXS.view(rows, heads, x // new, new, -1).add_(bias)

@@ -84,14 +84,18 @@ def draw(logits_NV: torch.Tensor, uniforms_N: torch.Tensor) -> tuple[torch.Tenso
     rows, vocabulary = logits_NV.shape
     weights_NV = logits_NV.sub_(logits_NV.amax(-1, keepdim=True)).exp_()
     if vocabulary < _LARGE_VOCABULARY:
-        ids_N1, _, total_N1 = _invert(weights_NV, uniforms_N[:, None])
+        ids_N1, cumulative_NV, _ = _invert(weights_NV, uniforms_N[:, None])
+        total_N1 = cumulative_NV[:, -1:]
     else:
         padding = -vocabulary % _BLOCK
         padded_NV = functional.pad(weights_NV, (0, padding)) if padding else weights_NV
         weights_NBK = padded_NV.view(rows, -1, _BLOCK)
-        block_N1, share_N1, total_N1 = _invert(weights_NBK.sum(-1), uniforms_N[:, None])
+        sums_NB = weights_NBK.sum(-1)
+        block_N1, cumulative_NB, target_N1 = _invert(sums_NB, uniforms_N[:, None])
+        total_N1 = cumulative_NB[:, -1:]
+        into_N1 = 1.0 - (cumulative_NB.gather(-1, block_N1) - target_N1) / sums_NB.gather(-1, block_N1).double()
         within_NK = weights_NBK.gather(1, block_N1[..., None].expand(-1, -1, _BLOCK)).squeeze(1)
-        token_N1, _, _ = _invert(within_NK, share_N1)
+        token_N1, _, _ = _invert(within_NK, into_N1.clamp(0.0, 1.0 - 2.0**-53))
         ids_N1 = (block_N1 * _BLOCK + token_N1).clamp_max(vocabulary - 1)
     logprobs_N1 = (weights_NV.gather(-1, ids_N1).double() / total_N1).log().float()
     return ids_N1.squeeze(-1), logprobs_N1.squeeze(-1)
@@ -100,12 +104,10 @@ def draw(logits_NV: torch.Tensor, uniforms_N: torch.Tensor) -> tuple[torch.Tenso
 def _invert(weights_NK: torch.Tensor, share_N1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Where the cumulative sum of each row passes `share` (in [0, 1)) of its total: never an entry of weight 0.
 
-    Returns the entry [N, 1], how far into it in [0, 1), and the total; the last two in float64.
+    Returns the entry [N, 1], the cumulative sum, and what of it was passed; the last two in float64.
     """
     cumulative_NK = weights_NK.cumsum(-1, dtype=torch.float64)
     total_N1 = cumulative_NK[:, -1:]
     target_N1 = torch.minimum(share_N1 * total_N1, total_N1.nextafter(torch.zeros_like(total_N1)))
-    entry_N1 = torch.searchsorted(cumulative_NK, target_N1, right=True).clamp_max(weights_NK.shape[-1] - 1)
-    weight_N1 = weights_NK.gather(-1, entry_N1).double()
-    into_N1 = 1.0 - (cumulative_NK.gather(-1, entry_N1) - target_N1) / weight_N1
-    return entry_N1, into_N1.clamp(0.0, 1.0 - 2.0**-53), total_N1
+    entry_N1 = torch.searchsorted(cumulative_NK, target_N1, right=True).clamp_max_(weights_NK.shape[-1] - 1)
+    return entry_N1, cumulative_NK, target_N1

@@ -24,12 +24,13 @@ import torch
 from transformers import PreTrainedModel
 
 from retool.errors import RetoolError
+from retool.kernels.products import take_fast_products
 from retool.sampling.budget import rows_held
 from retool.sampling.cache import RowCache, attending, row_bytes
 from retool.sampling.choose import draw, is_plain, transform_logits
 from retool.sampling.compatibility import NOT_FINITE, check_config, check_logits, end_ids
 from retool.sampling.graphs import GraphedForward
-from retool.sampling.products import take_fast_products
+from retool.sampling.lean import LeanForward
 from retool.sampling.randomness import uniforms
 from retool.sampling.sampler import Sampler, SamplingParams, Segment, StopFunction
 from retool.sampling.scheduler import Request, Row, Scheduler
@@ -39,7 +40,8 @@ _FEED_LIMIT = 16  # a text of at most this many tokens is fed through decode ste
 _PREFIXES_KEPT = 16  # prompts whose keys and values are kept for the rest of their group
 _TOKENS_READ_TOGETHER = 512  # in chunks of several rows, which is faster than one by one
 _PREFIX_SHARE = 8  # they take at most one part in this many of the cache's memory, on top of it
-_BYTES_PER_READ = 400_000  # what a read of the cache costs by itself, in bytes read in that time (2 cores of a server)
+_STEPS_UNREAD = 3  # for which a few long results may wait for others
+_BYTES_PER_READ = 400_000  # what a read of a layer's cache costs by itself, in bytes read in that time (2 server cores)
 _ROWS_ON_CUDA = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512)  # numbers of rows that graphs are recorded for
 _GUESSED_SECONDS_PER_TOKEN = 1e-3  # of a prefill, until the first one was measured
 
@@ -105,6 +107,8 @@ class Engine(Sampler):
         self._row_bytes = row_bytes(model.config, capacity, model.dtype)
         held = rows_held(rows, cache_bytes, self._row_bytes, capacity, deterministic)
         self._width = min(rows, held)
+        layers = model.config.get_text_config().num_hidden_layers
+        self._cells_per_read = _BYTES_PER_READ * layers * capacity // self._row_bytes
         self._cache = RowCache(model.config, held, capacity, model.device, model.dtype)
         self._chunk = prefill_chunk
         self._deterministic = deterministic
@@ -113,10 +117,13 @@ class Engine(Sampler):
         self._plan: _Plan | None = None
         self._graphs = GraphedForward(self._forward_first_rows) if model.device.type == "cuda" else None
         self._seconds_per_token = _GUESSED_SECONDS_PER_TOKEN
+        self._steps_unread = 0
         self._loop: asyncio.Task[None] | None = None
         self._stats = EngineStats()
         take_fast_products(model)
+        self._lean = LeanForward(model)
         check_logits(model, self._read, capacity)
+        self._lean.compare(self._read, held, capacity)
 
     async def extend(
         self, handle: Row | None, ids: Sequence[int], params: SamplingParams, stop: StopFunction, key: int
@@ -167,6 +174,7 @@ class Engine(Sampler):
     async def _run(self) -> None:
         """Take turns until nobody can go on. Between them the event loop runs the tools' and trajectories' code."""
         self.model.eval()  # the learner leaves it in training mode, with dropout
+        self._lean.inspect()  # hooks or adapters may have come since
         scheduler = self._scheduler
         try:
             while True:
@@ -194,13 +202,22 @@ class Engine(Sampler):
         So an empty batch fills up before it decodes, and a full one is never kept waiting for more than a chunk or so.
         """
         decoding = self._decoding()
-        if len(decoding) < len(self._scheduler.active):
+        if len(decoding) < len(self._scheduler.active) and self._is_time_to_read(decoding):
+            self._steps_unread = 0
             tokens = self._chunk * (1 + max(0, self._width - len(decoding)))
             while tokens > 0 and (readers := self._next_readers()):
                 tokens -= self._read_on(readers)
             decoding = self._decoding()
         if decoding:
             self._step(decoding[: self._width])
+
+    def _is_time_to_read(self, decoding: list[Request]) -> bool:
+        """A pass over few tokens takes nearly as long as one over many, so a few results that come at about the same
+        time are read together, unless that lets the others decode alone for long."""
+        self._steps_unread += 1
+        tokens = sum(r.row.pending for r in self._scheduler.active if self._reads_long(r.row))
+        few = 2 * len(decoding) > self._width and tokens < self._chunk
+        return self._deterministic or not few or self._steps_unread > _STEPS_UNREAD
 
     def _decoding(self) -> list[Request]:
         return [request for request in self._scheduler.active if not self._reads_long(request.row)]
@@ -331,7 +348,7 @@ class Engine(Sampler):
     def _make_plan(self, requests: list[Request]) -> _Plan:
         requests = sorted(requests, key=lambda request: request.row.index)
         rows, lengths = [r.row.index for r in requests], [r.row.length + 1 for r in requests]
-        reads = plan_reads(rows, lengths, self.capacity, _BYTES_PER_READ * self.capacity // self._row_bytes)
+        reads = plan_reads(rows, lengths, self.capacity, self._cells_per_read)
         steps = min(round_up(length, self.capacity) - length for length in lengths) + 1
         return _Plan(requests, torch.tensor(rows), reads, steps)
 
@@ -361,7 +378,8 @@ class Engine(Sampler):
 
     def _sample(self, requests: list[Request], logits_NV: torch.Tensor) -> None:
         """Draw a token for each request, and settle the requests that it ends."""
-        configs = {request.params.config for request in requests}
+        configs = {id(request.params.config): request.params.config for request in requests}  # to hash few of them
+        configs = set(configs.values())
         if len(configs) > 1:  # evaluations beside a rollout, say: rare
             for config in configs:
                 chosen = [n for n, request in enumerate(requests) if request.params.config == config]
@@ -379,12 +397,12 @@ class Engine(Sampler):
         positions = np.array([request.row.sampled for request in requests], np.uint64)
         uniforms_N = torch.from_numpy(uniforms(keys, positions)).to(logits_NV.device)
         ids_N, logprobs_N = draw(transform_logits(allowed_NV, config), uniforms_N)
-        drawn = [ids_N.double(), logprobs_N.double()]
+        drawn = [ids_N.tolist(), logprobs_N.tolist()]
         if not is_own:
             own_N = logits_NV.gather(-1, ids_N[:, None]).squeeze(-1) - logits_NV.logsumexp(-1)
-            drawn.append(own_N.double())
-        for request, (token, *logprobs) in zip(requests, torch.stack(drawn, 1).tolist(), strict=True):
-            self._append(request, int(token), *logprobs)
+            drawn.append(own_N.tolist())
+        for request, token, *logprobs in zip(requests, *drawn, strict=True):
+            self._append(request, token, *logprobs)
 
     def _append(self, request: Request, token: int, logprob: float, model_logprob: float | None = None) -> None:
         if math.isnan(logprob):
@@ -413,10 +431,13 @@ class Engine(Sampler):
     ) -> torch.Tensor:
         """Logits after the last token of each row, [N, V]. A position of `capacity` is the scratch cell."""
         self._cache.aim(rows_N, positions_NQ, reads)
+        positions_NQ = positions_NQ.clamp(max=self.capacity - 1)
+        if self._lean.is_exact:
+            return self._lean(ids_NQ, positions_NQ, self._cache)
         with attending(self.model, self._cache):
             output = self.model(
                 input_ids=ids_NQ,
-                position_ids=positions_NQ.clamp(max=self.capacity - 1),
+                position_ids=positions_NQ,
                 past_key_values=self._cache,
                 use_cache=True,
                 logits_to_keep=1,

@@ -1,0 +1,1 @@
+"""The learner next to its peers."""

@@ -1,0 +1,121 @@
+"""The learner on a CPU: an RL update next to TRL's, and what it leaves of the processor's speed and of the memory.
+
+    python benchmarks/learner_throughput.py --model FOLDER [--trl-python PATH] [--rounds 3] [--threads N]
+        [--figures NAME ...]
+
+FOLDER holds SmolLM2-135M. Prints what is measured while it goes on, and as its last line a JSON object:
+    update_vs_trl      tokens per second of an update over TRL's GRPOTrainer: loss, backward, clipping, AdamW on
+                       16 sequences of 512 tokens at most (benchmarks/learner/lengths.json), neither with old log-probs
+    step_vs_trl        the same of a whole step, rollouts included
+    gemm_share         6 · parameters · tokens per second over what a large fp32 product reaches in the same run
+    peak_memory_ratio  memory of head and loss over that of logits, log_softmax and gather, 4,096 tokens, vocabulary
+                       151,936 (the plain way takes 13 GB)
+Ratios are medians over the rounds, in which both sides take turns. null: not measured; of a peer that is not there the
+command that brings it is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+
+from learner import head_memory, products, update
+from rollout import peer
+
+FIGURES = ("update", "memory")
+INSTALL = 'python -m venv venv-trl && venv-trl/bin/pip install "trl==1.16.*"'
+MEMORY_TOKENS = 4096
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="folder of SmolLM2-135M")
+    parser.add_argument("--trl-python", type=Path, help="a Python with TRL 1.16")
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions of each comparison (default 3)")
+    parser.add_argument("--budget", type=int, default=2048, help="tokens of a micro-batch (default 2048)")
+    parser.add_argument("--trl-micro-batch", type=int, default=8, help="TRL's sequences at a time (default 8, its own)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--figures", nargs="+", choices=FIGURES, default=FIGURES, help="measure these only")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    peer.say(
+        f"torch {torch.__version__}, transformers {transformers.__version__}, {options.threads} threads; load average "
+        f"{os.getloadavg()[0]:.1f} before anything was measured"
+    )
+    figures: dict[str, float | None] = dict.fromkeys(
+        ("update_vs_trl", "step_vs_trl", "gemm_share", "peak_memory_ratio")
+    )
+    if "memory" in options.figures:
+        figures["peak_memory_ratio"] = memory_ratio()
+    if "update" in options.figures:
+        figures |= updates(options)
+    print(json.dumps({name: None if value is None else round(value, 3) for name, value in figures.items()}))
+
+
+def updates(options: argparse.Namespace) -> dict[str, float]:
+    learner = update.Learner(options.model, options.budget)
+    sequences = update.draw_sequences(learner.model.config.vocab_size)
+    trl = _trl(options, sequences)
+    learner.update(sequences)
+    if trl:
+        trl.ask({})
+    shares, ratios = [], []
+    for _ in range(options.rounds):
+        peak = products.peak_gflops()
+        seconds, norm = learner.update(sequences)
+        speed = 6 * learner.matrix_parameters * sequences.tokens / seconds / 1e9
+        shares.append(speed / peak)
+        peer.say(
+            f"ReTool {seconds:.2f} s, {sequences.tokens / seconds:.0f} tokens/s, {speed:.0f} of {peak:.0f} GFLOP/s"
+        )
+        if trl:
+            theirs = trl.ask({})
+            ratios.append(theirs["seconds"] / seconds)
+            peer.say(f"TRL    {theirs['seconds']:.2f} s; norms of the gradient {norm:.4f} and {theirs['norm']:.4f}")
+            if abs(theirs["norm"] / norm - 1) > 0.01:
+                raise SystemExit("the two sides do not compute the same gradient")
+    if trl:
+        trl.close()
+    return {"gemm_share": statistics.median(shares)} | ({"update_vs_trl": statistics.median(ratios)} if ratios else {})
+
+
+def _trl(options: argparse.Namespace, sequences: update.Sequences) -> peer.Peer | None:
+    if options.trl_python is None:
+        peer.say(f"trl: not measured; {INSTALL}, then --trl-python venv-trl/bin/python")
+        return None
+    setup = {
+        "model": str(options.model),
+        "prompts": sequences.prompts,
+        "responses": sequences.responses,
+        "advantages": sequences.advantages,
+        "learning_rate": update.LEARNING_RATE,
+        "micro_batch": options.trl_micro_batch,
+        "threads": options.threads,
+    }
+    script = Path(__file__).with_name("learner") / "trl_update.py"
+    trl = peer.Peer(options.trl_python, script, options.threads, setup)
+    peer.say(f"TRL's side: {trl.facts}")
+    return trl
+
+
+def memory_ratio() -> float:
+    """Each way in a process of its own."""
+    used = {}
+    for way in ("plain", "retool"):
+        command = [sys.executable, head_memory.__file__, way, str(MEMORY_TOKENS)]
+        environment = os.environ | {"PYTHONPATH": str(peer.ROOT / "src")}
+        used[way] = int(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+    peer.say(f"head and loss: {used['plain'] / 1e9:.2f} GB the plain way, {used['retool'] / 1e9:.2f} GB ReTool's")
+    return used["retool"] / used["plain"]
+
+
+if __name__ == "__main__":
+    main()
