@@ -2,10 +2,11 @@
 
     config.yaml         the resolved config          environment.json    versions, machine, isolation
     metrics.jsonl       one row a step, no clock     timings.jsonl       seconds and counters of the same steps
+    alarms.jsonl        what began, or ended, to look wrong, and at which step
     trajectories/       step-N.jsonl, what update N learned from, with step-N.learner.npz beside it
     eval/               step-N.jsonl, the watched held-out problems answered by checkpoint N
     timeline/           step-N.json, who did what when in the rollouts of update N (`rollout.timeline`)
-    checkpoints/        step-N/, a Hugging Face folder each
+    checkpoints/        step-N/, a Hugging Face folder each; best.json names the best of them
 
 Run again with the same config, a command goes on from the last checkpoint: what was written after it is dropped and
 computed anew, so that metrics have neither gaps nor duplicates.
@@ -19,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import retool
 from retool.config.load import dump_config
@@ -40,6 +41,7 @@ class RunFolder:
         self.timelines = path / "timeline"
         self.metrics = path / "metrics.jsonl"
         self.timings = path / "timings.jsonl"
+        self.alarms = path / "alarms.jsonl"
 
     def open(self, config: Config, environment: Mapping[str, Any]) -> None:
         """Make the folder, or check that the run in it has the same config. Raises UsageError if it has another."""
@@ -58,25 +60,27 @@ class RunFolder:
         for folder in (self.checkpoints, self.trajectories, self.evaluations):
             folder.mkdir(exist_ok=True)
 
-    def rewind(self, step: int) -> None:
-        """Drop what was recorded after `step`: it will be computed again."""
-        for path in (self.metrics, self.timings):
+    def rewind(self, step: int, logged: int | None = None) -> None:
+        """Drop what was recorded after `step`: it will be computed again. Of the logs, what is after `logged`, if the
+        row of `step` is still to come."""
+        last = step if logged is None else logged
+        for path in (self.metrics, self.timings, self.alarms):
             if path.exists():
-                kept = [row for row in read_rows(path) if row["step"] <= step]
+                kept = [row for row in read_rows(path) if row["step"] <= last]
                 publish(path, "".join(json.dumps(row) + "\n" for row in kept))
         folders = (self.trajectories, self.evaluations, self.timelines)
         for path in [path for folder in folders for path in folder.glob("step-*")]:
             if int(path.name.removeprefix("step-").split(".")[0]) > step:
                 path.unlink()
 
-    def log(self, step: int, metrics: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None:
         """Append a step's row to metrics.jsonl and to timings.jsonl."""
-        for path, row in ((self.metrics, metrics), (self.timings, seconds)):
-            try:
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"step": step, **row}) + "\n")
-            except OSError as error:
-                raise cannot_write(path, error) from error
+        for path, row in ((self.metrics, metrics), (self.timings, timings)):
+            _append(path, {"step": step, **row})
+
+    def log_alarm(self, step: int, event: Literal["begins", "ends"], alarm: Mapping[str, str]) -> None:
+        """Append to alarms.jsonl that an alarm begins or ends with `step`."""
+        _append(self.alarms, {"step": step, "event": event, **alarm})
 
     def write_trajectories(self, step: int, trajectories: Iterable[Trajectory]) -> Path:
         return write_trajectories(self.trajectories / f"step-{step}.jsonl", trajectories)
@@ -93,6 +97,14 @@ class RunFolder:
         return _by_step(self.trajectories)
 
 
+def _append(path: Path, row: Mapping[str, Any]) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 def _by_step(folder: Path) -> dict[int, list[Trajectory]]:
     found = sorted((int(path.stem.removeprefix("step-")), path) for path in folder.glob("step-*.jsonl"))
     return {step: list(read_trajectories(path)) for step, path in found}
@@ -105,7 +117,9 @@ def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> Path:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a log; a last line that a kill cut short is left out."""
+    """The rows of a log, none if it is not there yet; a last line that a kill cut short is left out."""
+    if not path.exists():
+        return
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
             yield json.loads(line)

@@ -3,72 +3,108 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from transformers import PreTrainedModel
 
 from retool.config.schema import SamplingConfig
-from retool.errors import UsageError
 from retool.learner import logprobs
-from retool.learner.batching import Example, make_batch, split_by_tokens
+from retool.learner.logprobs import score
+from retool.learner.packing import Example, make_batch
 from retool.sampling.choose import transform_logits
 from retool.sampling.engine import Engine
 from retool.sampling.sampler import SamplingParams, Segment
 
+CPU = torch.device("cpu")
 EXAMPLES = [
     Example([1, 2, 3, 4, 5, 6, 7], [False, False, True, True, False, True, True]),
     Example([9, 8, 7], [False, True, True]),
     Example([3, 1, 4, 1, 5], [True, True, True, True, True]),
 ]
+TRUNCATED = [SamplingConfig(top_p=0.7), SamplingConfig(top_k=3), SamplingConfig(min_p=0.5)]
 
 
 def plain(model: PreTrainedModel, example: Example, sampling: SamplingConfig) -> torch.Tensor:
-    """One sequence by itself, no padding, all logits at once."""
-    ids = torch.tensor([example.ids])
-    scores = transform_logits(model(ids).logits[0, :-1], sampling, ids[0, 1:]).log_softmax(-1)
-    positions = [t for t in range(1, len(example)) if example.mask[t]]
-    return torch.stack([scores[t - 1, example.ids[t]] for t in positions])
+    """The transformed logits of one sequence's targets: by itself, all at once, [targets, V]."""
+    ids = torch.tensor(example.ids)
+    logits = transform_logits(model(ids[None], use_cache=False).logits[0, :-1], sampling, ids[1:])
+    return logits[[t - 1 for t in range(1, len(ids)) if example.mask[t]]]
 
 
+def targets(example: Example) -> torch.Tensor:
+    return torch.tensor([example.ids[t] for t in range(1, len(example)) if example.mask[t]])
+
+
+def plain_logprobs(model: PreTrainedModel, sampling: SamplingConfig) -> torch.Tensor:
+    parts = [(plain(model, example, sampling).log_softmax(-1), targets(example)) for example in EXAMPLES]
+    return torch.cat([logprobs.gather(1, ids[:, None]).squeeze(1) for logprobs, ids in parts])
+
+
+def gradients(model: PreTrainedModel, loss: torch.Tensor) -> list[torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return [parameter.grad.clone() for parameter in model.parameters()]
+
+
+class LowRank(nn.Module):
+    """A head with an adapter: not a matrix in one piece."""
+
+    def __init__(self, head: nn.Linear):
+        super().__init__()
+        self.head, self.down = head, nn.Linear(head.in_features, 2)
+        self.up = nn.Linear(2, head.out_features)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.head(states) + self.up(self.down(states))
+
+
+def untied(model: PreTrainedModel, bias: bool) -> None:
+    rows, size = model.lm_head.weight.shape
+    model.lm_head = nn.Linear(size, rows, bias=bias)
+
+
+HEADS = {
+    "tied": lambda model: None,
+    "untied": lambda model: untied(model, bias=False),
+    "with a bias": lambda model: untied(model, bias=True),
+    "cut": lambda model: model.lm_head.register_forward_hook(lambda _module, _inputs, logits: logits[..., :300]),
+    "with an adapter": lambda model: model.set_output_embeddings(LowRank(model.lm_head)),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("chunk_elements", [1 << 24, 400 * 2])
-@pytest.mark.parametrize("sampling", [SamplingConfig(), SamplingConfig(temperature=0.7, top_p=0.95)])
+@pytest.mark.parametrize(
+    "sampling", [SamplingConfig(), SamplingConfig(temperature=0.7), SamplingConfig(temperature=0.7, top_p=0.95)]
+)
 def test_values_and_gradients_are_those_of_the_plain_way(
-    model: PreTrainedModel, chunk_elements: int, sampling: SamplingConfig, monkeypatch: pytest.MonkeyPatch
+    model: PreTrainedModel, head: str, chunk_elements: int, sampling: SamplingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logprobs, "_CHUNK_ELEMENTS", chunk_elements)
-    batch = make_batch(EXAMPLES, [0, 1, 2], 0, torch.device("cpu"))
-    ours = logprobs.score(model, batch, sampling).logprobs_N
-    expected = torch.cat([plain(model, example, sampling) for example in EXAMPLES])
+    HEADS[head](model)
+    ours = score(model, make_batch(EXAMPLES, [0, 1, 2], CPU), sampling).logprobs_N
+    expected = plain_logprobs(model, sampling)
     assert ours.isfinite().all()  # top-p leaves out no token that is scored
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
-    gradients = []
-    for scores in (ours, expected):
-        model.zero_grad()
-        scores.sum().backward()
-        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
-    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
+    found = gradients(model, ours.sum())
+    torch.testing.assert_close(found, gradients(model, expected.sum()), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("sampling", [SamplingConfig(top_p=0.7), SamplingConfig(top_k=3), SamplingConfig(min_p=0.5)])
-def test_the_entropy_has_a_gradient_where_tokens_are_left_out(model: PreTrainedModel, sampling: SamplingConfig) -> None:
+@pytest.mark.parametrize("sampling", [SamplingConfig(), SamplingConfig(temperature=0.7), *TRUNCATED])
+def test_the_entropy_and_its_gradient_are_those_of_the_transformed_distribution(
+    model: PreTrainedModel, sampling: SamplingConfig
+) -> None:
     """p log p at p = 0 is 0, and so is its gradient; the product alone gives 0 · −inf."""
-    batch = make_batch(EXAMPLES, [0, 1, 2], 0, torch.device("cpu"))
-    logprobs.score(model, batch, sampling, entropy=True).entropies_N.sum().backward()
-    ours = model.get_output_embeddings().weight.grad.clone()
-    model.zero_grad()
-    rows = [
-        transform_logits(model(torch.tensor([e.ids])).logits[0, :-1], sampling, torch.tensor(e.ids[1:]))
-        for e in EXAMPLES
-    ]
-    for example, logits in zip(EXAMPLES, rows, strict=True):
-        for t in range(1, len(example)):
-            if example.mask[t]:
-                kept = logits[t - 1][logits[t - 1].isfinite()]
-                torch.distributions.Categorical(logits=kept).entropy().backward(retain_graph=True)
-    torch.testing.assert_close(ours, model.get_output_embeddings().weight.grad, atol=1e-5, rtol=1e-4)
+    ours = score(model, make_batch(EXAMPLES, [0, 1, 2], CPU), sampling, entropy=True).entropies_N
+    rows = [row[row.isfinite()] for example in EXAMPLES for row in plain(model, example, sampling)]
+    expected = torch.stack([torch.distributions.Categorical(logits=row).entropy() for row in rows])
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+    found = gradients(model, ours.sum())
+    torch.testing.assert_close(found, gradients(model, expected.sum()), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("sampling", [SamplingConfig(temperature=0.7, top_p=0.7), SamplingConfig(top_k=5, min_p=0.01)])
@@ -84,36 +120,42 @@ def test_the_learner_finds_the_samplers_log_probabilities_again(
     segments = asyncio.run(main())
     examples = [Example([9, 1, *segment.ids], [False] * 2 + [True] * 30) for segment in segments]
     with torch.no_grad():
-        found = logprobs.score(model, make_batch(examples, [0, 1], 0, torch.device("cpu")), sampling).logprobs_N
+        found = score(model, make_batch(examples, [0, 1], CPU), sampling).logprobs_N
     recorded = torch.tensor([value for segment in segments for value in segment.logprobs])
     torch.testing.assert_close(found, recorded, atol=1e-5, rtol=0)
 
 
-def test_a_batch_without_targets_has_no_scores(model: PreTrainedModel) -> None:
-    batch = make_batch([Example([1, 2], [False, False])], [0], 0, torch.device("cpu"))
-    scores = logprobs.score(model, batch, entropy=True)
+@pytest.mark.parametrize("sampling", [SamplingConfig(), SamplingConfig(top_p=0.7)])
+def test_a_batch_without_targets_has_no_scores_and_a_gradient_of_zero(
+    model: PreTrainedModel, sampling: SamplingConfig
+) -> None:
+    scores = score(model, make_batch([Example([1, 2], [False, False])], [0], CPU), sampling, entropy=True)
     assert scores.logprobs_N.shape == scores.entropies_N.shape == (0,)
+    assert all(not gradient.any() for gradient in gradients(model, scores.logprobs_N.sum()))
 
 
-def test_entropy_is_that_of_the_transformed_distribution(model: PreTrainedModel) -> None:
-    sampling = SamplingConfig(temperature=0.7, top_k=20)
-    batch = make_batch(EXAMPLES, [2], 0, torch.device("cpu"))
-    scores = logprobs.score(model, batch, sampling, entropy=True)
-    logits = transform_logits(model(batch.ids_BT).logits[0, :-1], sampling, batch.ids_BT[0, 1:])
-    torch.testing.assert_close(scores.entropies_N, torch.distributions.Categorical(logits=logits).entropy())
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
 
 
-def test_a_model_that_changes_its_logits_after_the_head_is_refused() -> None:
-    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "head_dim": 16}
-    config = AutoConfig.for_model("gemma2", **sizes, num_attention_heads=2, num_key_value_heads=1)
-    config.final_logit_softcapping = 0.1
-    with pytest.raises(UsageError, match="gemma2"):
-        logprobs.check_head(AutoModelForCausalLM.from_config(config).eval())
-
-
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 200))
-def test_sequences_are_split_into_batches_within_the_budget(lengths: list[int], budget: int) -> None:
-    groups = split_by_tokens(lengths, budget)
-    assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
-    for group in groups:
-        assert len(group) == 1 or len(group) * max(lengths[i] for i in group) <= budget
+@pytest.mark.parametrize("sampling", [SamplingConfig(), SamplingConfig(top_p=0.7)])
+def test_a_sharded_model_has_the_same_scores_and_gradients(
+    model: PreTrainedModel, sampling: SamplingConfig, process_group: None
+) -> None:
+    expected = score(model, make_batch(EXAMPLES, [0, 1, 2], CPU), sampling).logprobs_N
+    names = [name for name, _ in model.named_parameters()]  # sharding changes their order
+    expected_gradients = dict(zip(names, gradients(model, expected.sum()), strict=True))
+    mesh = torch.distributed.init_device_mesh("cpu", (1,))
+    for layer in model.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    for _ in range(2):  # what the first pass gathered is given back before the second
+        model.zero_grad()
+        found = score(model, make_batch(EXAMPLES, [0, 1, 2], CPU), sampling).logprobs_N
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+        found.sum().backward()
+    ours = {name: parameter.grad.full_tensor() for name, parameter in model.named_parameters()}
+    torch.testing.assert_close(ours, expected_gradients, atol=1e-5, rtol=1e-4)

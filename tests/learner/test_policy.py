@@ -10,8 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from retool.config.schema import ModelConfig, SamplingConfig
-from retool.learner.batching import Example, make_batch
-from retool.learner.logprobs import check_head, score
+from retool.learner.compatibility import check_learnable
+from retool.learner.logprobs import score
+from retool.learner.packing import Example, make_batch
 from retool.learner.policy import load_policy
 from retool.sampling.engine import Engine
 from retool.sampling.sampler import SamplingParams, Segment
@@ -33,7 +34,7 @@ def test_ids_that_the_tokenizer_does_not_have_are_neither_sampled_nor_scored(
     padded_folder: Path, sampling: SamplingConfig
 ) -> None:
     model, tokenizer = load_policy(ModelConfig(path=str(padded_folder), device="cpu"))
-    check_head(model)
+    check_learnable(model)
     engine = Engine(model.eval(), rows=2, capacity=60)
     params = SamplingParams(sampling, 30, frozenset())
 
@@ -44,7 +45,7 @@ def test_ids_that_the_tokenizer_does_not_have_are_neither_sampled_nor_scored(
     assert max(max(segment.ids) for segment in segments) < len(tokenizer)
     examples = [Example([9, 1, *segment.ids], [False] * 2 + [True] * 30) for segment in segments]
     with torch.no_grad():
-        found = score(model, make_batch(examples, [0, 1], 0, torch.device("cpu")), sampling).logprobs_N
+        found = score(model, make_batch(examples, [0, 1], torch.device("cpu")), sampling).logprobs_N
     recorded = torch.tensor([value for segment in segments for value in segment.logprobs])
     torch.testing.assert_close(found, recorded, atol=1e-5, rtol=0)
 

@@ -8,16 +8,28 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from retool.config.schema import PpoConfig, RlConfig, SamplingConfig, SftConfig
-from retool.learner.batching import Example, make_batch
+from retool.config.schema import CriticConfig, RlConfig, SamplingConfig, SftConfig
+from retool.learner.learner import Learner
 from retool.learner.logprobs import score
+from retool.learner.objective import make_objective
 from retool.learner.optimizer import Optimizer
-from retool.learner.ppo import PpoLearner
+from retool.learner.packing import Example, make_batch
 from retool.learner.sft import sft_step
 from retool.sampling.choose import transform_logits
 from retool.types import Author, Problem, Span, StopReason, Trajectory
 
 EXAMPLES = [Example([9, n, 20 + n, 30 + n, 5], [False, False, True, False, True]) for n in range(6)]
+
+
+def further() -> list[torch.nn.Parameter]:
+    """Parameters beside the model's, such as a critic's."""
+    return list(torch.nn.Linear(32, 1).parameters())
+
+
+def make_learner(
+    model: PreTrainedModel, config: RlConfig, sampling: SamplingConfig | None = None, seed: int = 0
+) -> Learner:
+    return Learner(model, make_objective(config, max_tokens=10), config, sampling or SamplingConfig(), seed)
 
 
 def sft(**settings: object) -> SftConfig:
@@ -29,12 +41,12 @@ def test_the_loss_is_the_mean_over_model_tokens_whatever_the_split(model: PreTra
     found = []
     for budget in (5, 1000):
         model.load_state_dict(state)
-        metrics = sft_step(model, Optimizer(model, sft(), 10), EXAMPLES, 0, budget)
+        metrics = sft_step(model, Optimizer(model, sft(), 10), EXAMPLES, budget)
         found.append((metrics["loss"], metrics["grad_norm"]))
     assert found[0] == pytest.approx(found[1], rel=1e-4)
     model.load_state_dict(state)
     with torch.no_grad():
-        logprobs = score(model, make_batch(EXAMPLES, list(range(6)), 0, torch.device("cpu"))).logprobs_N
+        logprobs = score(model, make_batch(EXAMPLES, list(range(6)), torch.device("cpu"))).logprobs_N
     assert found[0][0] == pytest.approx(-float(logprobs.mean()), rel=1e-4)
 
 
@@ -44,14 +56,14 @@ def test_interpreter_tokens_are_read_and_not_learned(model: PreTrainedModel) -> 
     for last in (7, 300):
         examples = [Example([9, 1, 2, last], [False, True, True, False])]
         optimizer = Optimizer(model, sft(learning_rate=1e-12), 10)
-        norms.append(sft_step(model, optimizer, examples, 0, 1000)["grad_norm"])
+        norms.append(sft_step(model, optimizer, examples, 1000)["grad_norm"])
     assert norms[0] == pytest.approx(norms[1], rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_steps_lower_the_loss(model: PreTrainedModel, name: str) -> None:
     optimizer = Optimizer(model, sft(optimizer=name), 30)
-    losses = [sft_step(model, optimizer, EXAMPLES, 0, 1000)["loss"] for _ in range(30)]
+    losses = [sft_step(model, optimizer, EXAMPLES, 1000)["loss"] for _ in range(30)]
     assert losses[-1] < 0.3 * losses[0]
 
 
@@ -67,10 +79,10 @@ def test_the_learning_rate_follows_its_formula(model: PreTrainedModel, decay: st
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_moments_come_from_the_checkpoint_and_settings_from_the_config(model: PreTrainedModel, name: str) -> None:
-    old = Optimizer(model, sft(optimizer=name, betas=(0.8, 0.9)), 10, torch.nn.Linear(32, 1), 1e-3)
-    sft_step(model, old, EXAMPLES, 0, 1000)
+    old = Optimizer(model, sft(optimizer=name, betas=(0.8, 0.9)), 10, [(further(), 1e-3)])
+    sft_step(model, old, EXAMPLES, 1000)
     now = sft(optimizer=name, learning_rate=1e-4, weight_decay=0.1, betas=(0.7, 0.99))
-    new = Optimizer(model, now, 10, torch.nn.Linear(32, 1), 1e-5)
+    new = Optimizer(model, now, 10, [(further(), 1e-5)])
     new.load_state_dict(old.state_dict())
     assert new.steps_taken == 1
     groups = {kind: optimizer.param_groups for kind, optimizer in new._optimizers.items()}
@@ -94,7 +106,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(model: PreTrainedModel) -
 
 
 def test_muon_takes_the_matrices_of_the_trunk_and_nothing_else(model: PreTrainedModel) -> None:
-    optimizer = Optimizer(model, sft(optimizer="muon"), 10, torch.nn.Linear(32, 1), 1e-3)
+    optimizer = Optimizer(model, sft(optimizer="muon"), 10, [(further(), 1e-3)])
     taken = {id(parameter) for group in optimizer._optimizers["muon"].param_groups for parameter in group["params"]}
     names = {name for name, parameter in model.named_parameters() if id(parameter) in taken}
     layers = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -126,8 +138,8 @@ def answer(model: PreTrainedModel, token: int, sample: int) -> Trajectory:
 
 
 def test_ppo_makes_rewarded_answers_more_probable_and_says_how_it_went(model: PreTrainedModel) -> None:
-    config = RlConfig(steps=8, learning_rate=3e-3, critic_learning_rate=3e-2, ppo=PpoConfig(mini_batches=1))
-    learner = PpoLearner(model, config, SamplingConfig(), pad_id=0, seed=0)
+    config = RlConfig(steps=8, learning_rate=3e-3, critic=CriticConfig(learning_rate=3e-2), mini_batches=1)
+    learner = make_learner(model, config)
     first = None
     for step in range(1, 9):
         trajectories = [answer(model, token, sample) for sample, token in enumerate([4, 5, 6, 7])]
@@ -144,8 +156,8 @@ def test_ppo_makes_rewarded_answers_more_probable_and_says_how_it_went(model: Pr
 def test_the_learning_rate_decays_over_the_rl_steps_however_few_trajectories_they_have(
     model: PreTrainedModel, count: int
 ) -> None:
-    config = RlConfig(steps=4, learning_rate=1e-3, decay="linear", ppo=PpoConfig(mini_batches=4))
-    learner = PpoLearner(model, config, SamplingConfig(), pad_id=0, seed=0)
+    config = RlConfig(steps=4, learning_rate=1e-3, decay="linear", mini_batches=4)
+    learner = make_learner(model, config)
     lost = answer(model, 4, 0)
     lost.stop = StopReason.SANDBOX
     found = []
@@ -156,7 +168,7 @@ def test_the_learning_rate_decays_over_the_rl_steps_however_few_trajectories_the
 
 
 def test_what_the_sandbox_lost_is_left_out(model: PreTrainedModel) -> None:
-    learner = PpoLearner(model, RlConfig(steps=1), SamplingConfig(), pad_id=0, seed=0)
+    learner = make_learner(model, RlConfig(steps=1))
     lost = answer(model, 4, 0)
     lost.stop = StopReason.SANDBOX
     metrics, record = learner.update([lost], 1)
@@ -166,12 +178,12 @@ def test_what_the_sandbox_lost_is_left_out(model: PreTrainedModel) -> None:
 def test_a_learner_goes_on_from_its_state_as_if_nothing_had_happened(model: PreTrainedModel) -> None:
     weights = {name: value.clone() for name, value in model.state_dict().items()}
 
-    def run(learner: PpoLearner, steps: range) -> None:
+    def run(learner: Learner, steps: range) -> None:
         for step in steps:
             learner.update([answer(model, token, n) for n, token in enumerate([4, 5, 6, 7])], step)
 
     config = RlConfig(steps=4, learning_rate=1e-2, optimizer="muon")
-    whole = PpoLearner(model, config, SamplingConfig(), 0, seed=0)
+    whole = make_learner(model, config)
     run(whole, range(1, 3))
     state, middle = whole.state_dict(), {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.utils._pytree.tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, state)
@@ -180,7 +192,7 @@ def test_a_learner_goes_on_from_its_state_as_if_nothing_had_happened(model: PreT
     assert any(not torch.equal(weights[name], expected[name]) for name in weights)
 
     model.load_state_dict(middle)
-    resumed = PpoLearner(model, config, SamplingConfig(), 0, seed=1)
+    resumed = make_learner(model, config, seed=1)
     resumed.seed = 0
     resumed.load_state_dict(state)
     run(resumed, range(3, 5))
@@ -204,8 +216,8 @@ def test_the_learner_sees_the_models_tokens_alone_however_they_are_batched(model
     found = []
     for budget in (6, 10_000):
         model.load_state_dict(weights)
-        config = RlConfig(steps=1, learning_rate=1e-3, micro_batch_tokens=budget, ppo=PpoConfig(mini_batches=1))
-        learner = PpoLearner(model, config, SamplingConfig(), pad_id=0, seed=0)
+        config = RlConfig(steps=1, learning_rate=1e-3, micro_batch_tokens=budget, mini_batches=1)
+        learner = make_learner(model, config)
         metrics, record = learner.update([with_a_call(model, token, n) for n, token in enumerate([4, 5])], 1)
         assert record.offsets.tolist() == [0, 2, 4]
         assert metrics["logprob_gap_max"] < 1e-5
@@ -224,8 +236,8 @@ def test_ppo_learns_where_the_sampler_leaves_tokens_out(model: PreTrainedModel) 
     token = int(before.argmax())
     rewarded = answer(model, token, 0)
     rewarded.reward["total"], rewarded.spans[0].logprobs = 1.0, [float(before[token])]
-    config = RlConfig(steps=1, learning_rate=1e-3, ppo=PpoConfig(mini_batches=1, whiten=False))
-    metrics, _ = PpoLearner(model, config, sampling, pad_id=0, seed=0).update([rewarded], 1)
+    config = RlConfig(steps=1, learning_rate=1e-3, mini_batches=1, whiten=False)
+    metrics, _ = make_learner(model, config, sampling).update([rewarded], 1)
     assert math.isfinite(metrics["grad_norm"]) and metrics["logprob_gap_max"] < 1e-5
     assert logprobs()[token] > before[token]
 
@@ -238,15 +250,15 @@ def test_numbers_stay_finite_where_a_sampled_token_is_no_longer_among_the_kept(
     with torch.no_grad():
         token = int(model(torch.tensor([[9, 1]])).logits[0, -1].argmin())
     trajectories = [answer(model, each, sample) for sample, each in enumerate([token, 4])]
-    config = RlConfig(steps=1, learning_rate=1e-2, ppo=PpoConfig(mini_batches=2, epochs=4))
-    metrics, record = PpoLearner(model, config, sampling, pad_id=0, seed=0).update(trajectories, 1)
+    config = RlConfig(steps=1, learning_rate=1e-2, mini_batches=2, epochs=4)
+    metrics, record = make_learner(model, config, sampling).update(trajectories, 1)
     assert [name for name, value in metrics.items() if not math.isfinite(value)] == []
     assert torch.from_numpy(record.logprobs).isfinite().all()
 
 
 def test_while_the_critic_warms_up_the_policy_stays(model: PreTrainedModel) -> None:
-    config = RlConfig(steps=4, learning_rate=1e-2, critic_warmup_steps=2, ppo=PpoConfig(mini_batches=1, epochs=2))
-    learner = PpoLearner(model, config, SamplingConfig(), pad_id=0, seed=0)
+    config = RlConfig(steps=4, learning_rate=1e-2, critic=CriticConfig(warmup_steps=2), mini_batches=1, epochs=2)
+    learner = make_learner(model, config)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     changed, critics = [], []
     for step in (1, 2, 3):

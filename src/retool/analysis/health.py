@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 from retool.types import Author, CallStatus, StopReason, Trajectory
 
 
 def health(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """Means over one step's rollouts. Shares are of responses (`ok_call_rate`, `malformed_call_rate`: of calls)."""
+    """Means over one step's rollouts. Shares are of responses (`ok_call_rate`, `malformed_call_rate`: of calls).
+
+    `reward.<part>` is there for each part that a reward names. `code_pass_rate`, the share of responses with code whose
+    last call is ok, is left out where no response has code. Tokens are of a response, by author: mean, `_p50`, `_max`.
+    """
     count = max(1, len(trajectories))
     calls = [call for trajectory in trajectories for call in trajectory.calls]
+    with_code = [trajectory for trajectory in trajectories if trajectory.executed]
+    parts = dict.fromkeys(name for t in trajectories for name in t.reward if name != "total")
 
     def share(chosen: Sequence[object], of: int = count) -> float:
         return len(chosen) / max(1, of)
 
-    return {
+    row = {
         "reward": sum(t.reward.get("total", 0.0) for t in trajectories) / count,
+        **{f"reward.{name}": sum(t.reward.get(name, 0.0) for t in trajectories) / count for name in parts},
         "accuracy": share([t for t in trajectories if t.correct]),
-        "tool_call_rate": share([t for t in trajectories if t.executed]),
+        "tool_call_rate": share(with_code),
         "calls_per_response": share(calls),
         "ok_call_rate": share([call for call in calls if call.status is CallStatus.OK], len(calls)),
         "malformed_call_rate": share([call for call in calls if call.status is CallStatus.MALFORMED], len(calls)),
         "boxed_rate": share([t for t in trajectories if t.answer is not None]),
         "truncated_rate": share([t for t in trajectories if t.truncated]),
         "lost_rate": share([t for t in trajectories if t.stop is StopReason.SANDBOX]),
-        "model_tokens": sum(t.tokens(Author.MODEL) for t in trajectories) / count,
-        "interpreter_tokens": sum(t.tokens(Author.INTERPRETER) for t in trajectories) / count,
     }
+    if with_code:
+        passed = [t for t in with_code if t.calls[-1].status is CallStatus.OK]
+        row["code_pass_rate"] = share(passed, len(with_code))
+    for author in Author:
+        lengths = [t.tokens(author) for t in trajectories] or [0]
+        row[f"{author}_tokens"] = sum(lengths) / len(lengths)
+        row[f"{author}_tokens_p50"] = median(lengths)
+        row[f"{author}_tokens_max"] = max(lengths)
+    return row

@@ -36,7 +36,8 @@ cli.add_command(sandbox)
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0, 1 (run time), 2 (usage, config, data), 130 (interrupted)."""
+    """Run the command line. Exit codes: 0, 1 (run time), 2 (usage, config, data), 130 (interrupted), 143 (SIGTERM, for
+    which a training run saves; the other verbs take it as an interruption)."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background was started with it ignored
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no threads behind the back of a process that may fork
@@ -144,7 +145,7 @@ def sft(config: tuple[str, ...], traces: Path, model: str | None, seed: int | No
     _say(f"trained: {run_sft(settings, traces, out)}")
 
 
-@cli.command(help=_documented("Train by PPO with code execution inside the rollout."))
+@cli.command(help=_documented("Train by PPO, GRPO, … with code execution inside the rollout."))
 @_config_argument
 @_model_option
 @click.option("--data", help="Problems to train on: a file, a named set, or `puzzles` (data.train).")

@@ -135,9 +135,17 @@ def _unknown_keys(schema: type[BaseModel], values: Mapping[str, Any], where: str
 
 
 def _takes_no_mapping(schema: type[BaseModel], name: str) -> bool:
-    annotation = schema.model_fields[name].annotation
-    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    return not any(typing.get_origin(option) is dict for option in options)
+    return not any(typing.get_origin(option) is dict for option in _options(schema.model_fields[name].annotation))
+
+
+def _options(annotation: Any) -> Iterator[Any]:
+    """The types that an annotation allows, one by one."""
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) in (typing.Union, typing.Annotated):
+        parts = typing.get_args(annotation)
+        for part in parts[:1] if typing.get_origin(annotation) is typing.Annotated else parts:
+            yield from _options(part)
+    else:
+        yield annotation
 
 
 def _unknown(schema: type[BaseModel], key: str, where: str) -> str:
@@ -161,6 +169,8 @@ _EXPECTED = {
     "tuple_type": "a list",
     "missing": "given",
     "finite_number": "a finite number",
+    "choice": "one name, or one with settings such as {name: {setting: 1.0}}",
+    "choices": "a name, a list of names, or names with settings such as {name: {setting: 1.0}}",
 }
 _BOUNDS = {
     "greater_than": ("gt", "greater than"),

@@ -10,10 +10,26 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from retool.config.base import Section
+from retool.config.base import Choice, Choices, Section
 from retool.config.sandbox import SandboxConfig
 
 DecayRate = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class LoraConfig(Section):
+    """Low-rank adapters (Hu et al. 2021, LoRA): two thin matrices beside a layer's own, which stays as it is."""
+
+    rank: int = Field(0, ge=0)
+    """Rank of their product; 0: there are none, and all weights are trained."""
+
+    alpha: float = Field(32.0, gt=0.0)
+    """Their product counts alpha / rank times."""
+
+    targets: str | tuple[str, ...] = "all-linear"
+    """Layers that get them, by the ends of their names, such as [q_proj, v_proj]; `all-linear`: all but the head."""
+
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of their inputs that is left out in training. In RL the learner then disagrees with the sampler."""
 
 
 class ModelConfig(Section):
@@ -27,7 +43,7 @@ class ModelConfig(Section):
     """Size of the byte-level vocabulary that is learned from the cold-start traces, for a model from scratch."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Data type of the weights."""
+    """Data type of the weights, as they compute and sample. They learn in float32 in any case."""
 
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, …; `auto` takes a GPU if there is one."""
@@ -37,6 +53,8 @@ class ModelConfig(Section):
 
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off: such a model is refused."""
+
+    lora: LoraConfig = LoraConfig()
 
 
 class ProtocolConfig(Section):
@@ -206,42 +224,32 @@ class SftConfig(OptimizerConfig):
     """Traces an optimizer step."""
 
     micro_batch_tokens: int = Field(8192, gt=0)
-    """Tokens, padding included, of one forward and backward pass."""
+    """Tokens of one forward and backward pass."""
 
     save_every: int = Field(50, gt=0)
     """Steps between checkpoints."""
 
 
-class PpoConfig(Section):
-    clip_low: float = Field(0.2, gt=0.0)
-    """ε below: the ratio is clipped at 1 − ε."""
+class CriticConfig(Section):
+    """Of `algorithm: ppo`, and whatever else compares with a critic (`advantage: gae`)."""
 
-    clip_high: float = Field(0.2, gt=0.0)
-    """ε above: the ratio is clipped at 1 + ε."""
+    trunk: Literal["shared", "own"] = "shared"
+    """`shared`: a head on the policy's trunk; `own`: a model of its own, at first a copy of the policy's trunk."""
 
-    gamma: float = Field(1.0, ge=0.0, le=1.0)
-    """Discount per model token."""
+    learning_rate: float = Field(1e-3, gt=0.0)
+    """Peak learning rate of the head, which starts from nothing; its schedule is the policy's."""
 
-    gae_lambda: float = Field(1.0, ge=0.0, le=1.0)
-    """λ of generalized advantage estimation."""
+    trunk_learning_rate: float = Field(1e-5, gt=0.0)
+    """Peak learning rate of an own trunk."""
 
-    whiten: bool = True
-    """Shift and scale the advantages of a batch to mean 0 and deviation 1."""
+    warmup_steps: int = Field(0, ge=0)
+    """First RL steps in which only the critic learns: from the rollouts of a policy that stays as it is (VAPO)."""
 
-    value_coefficient: float = Field(0.5, ge=0.0)
+    loss_coefficient: float = Field(0.5, ge=0.0)
     """Weight of the critic's loss in the sum."""
 
-    value_clip: float = Field(0.2, gt=0.0)
-    """The critic's prediction may move this far from its prediction at rollout time."""
-
-    entropy_coefficient: float = Field(0.0, ge=0.0)
-    """Weight of the entropy bonus."""
-
-    epochs: int = Field(1, gt=0)
-    """Passes over the trajectories of a step."""
-
-    mini_batches: int = Field(4, gt=0)
-    """Optimizer steps a pass."""
+    clip: float | None = Field(0.2, gt=0.0)
+    """The prediction may move this far from the one at rollout time; null: as far as it likes."""
 
 
 class RlConfig(OptimizerConfig):
@@ -254,14 +262,60 @@ class RlConfig(OptimizerConfig):
     samples: int = Field(8, gt=0)
     """Responses per problem."""
 
-    critic_learning_rate: float = Field(1e-3, gt=0.0)
-    """Peak learning rate of the critic's head, which starts from nothing; its schedule is the policy's."""
+    algorithm: Literal[
+        "ppo", "grpo", "dapo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline", "gspo", "cispo"
+    ] = "ppo"
+    """Sets `advantage`, `loss`, `aggregation`, `filters` and `masks` where they are null (docs/learner.md)."""
 
-    critic_warmup_steps: int = Field(0, ge=0)
-    """First steps in which only the critic learns."""
+    advantage: Choice | None = None
+    """What a response is compared with: `gae` (a critic), `grpo`, `dr_grpo`, `rloo`, `reinforce_pp`, …"""
+
+    loss: Choice | None = None
+    """Loss per token: `ppo_clip`, `gspo`, `cispo`, `reinforce`; with settings: `{ppo_clip: {clip_high: 0.28}}`."""
+
+    aggregation: Choice | None = None
+    """What a token weighs: `token_mean`, `sequence_mean`, `constant`."""
+
+    filters: Choices | None = None
+    """What is dropped before responses are compared: `equal_rewards`, `pass_rate`, `resample_on_correct`."""
+
+    masks: Choices | None = None
+    """What is compared with the others, but left out of the loss: `truncated`, `void_turns`."""
+
+    reward: Choices = "outcome"
+    """`outcome` (±1, as in the paper), `tool_bonus`, …; several are added up, such as `[outcome, overlong]`."""
+
+    correction: Choice | None = None
+    """Weights for tokens that were drawn from another policy than the learner's: `truncated`, `masked`."""
+
+    kl: Choice | None = None
+    """Keeps the policy near the one it started as: `{k2: {coefficient: 0.01}}`. The paper takes none."""
+
+    old_logprobs: Literal["sampler", "learner"] = "sampler"
+    """The centre of the clip: as the sampler recorded them, or computed anew before the first update (decoupled PPO,
+    with `correction`)."""
+
+    whiten: bool | None = None
+    """Shift and scale the advantages of a batch to mean 0 and deviation 1; null: with a critic only."""
+
+    entropy_coefficient: float = Field(0.0, ge=0.0)
+    """Weight of the entropy bonus."""
+
+    epochs: int = Field(1, gt=0)
+    """Passes over the trajectories of a step."""
+
+    mini_batches: int = Field(4, gt=0)
+    """Optimizer steps a pass."""
+
+    refill: int = Field(0, ge=0)
+    """With the filter `equal_rewards`: how many more rounds of new problems a step may take to have `prompts` groups
+    that differ (dynamic sampling)."""
+
+    plugins: tuple[str, ...] = ()
+    """Python modules that are imported first and register losses, rewards, … of their own."""
 
     micro_batch_tokens: int = Field(8192, gt=0)
-    """Tokens, padding included, of one forward and backward pass."""
+    """Tokens of one forward and backward pass."""
 
     save_every: int = Field(10, gt=0)
     """Steps between checkpoints."""
@@ -269,13 +323,17 @@ class RlConfig(OptimizerConfig):
     keep_states: int = Field(2, gt=0)
     """Newest checkpoints that keep what a resume needs (optimizer, critic); older ones keep the weights only."""
 
+    keep_checkpoints: int | None = Field(None, gt=0)
+    """Newest checkpoints that stay, and with them the best one of `eval_every`; null: all."""
+
     eval_every: int = Field(0, ge=0)
-    """Steps between evaluations on the first `eval_problems` held-out problems; 0: never."""
+    """Steps between evaluations on the first `eval_problems` held-out problems; 0: never. The best checkpoint is saved
+    at once, whatever `save_every`, and named in checkpoints/best.json."""
 
     eval_problems: int = Field(64, gt=0)
     """Held-out problems of such an evaluation, one sample each."""
 
-    ppo: PpoConfig = PpoConfig()
+    critic: CriticConfig = CriticConfig()
 
 
 class EvalConfig(Section):
@@ -309,3 +367,6 @@ class Config(Section):
     sft: SftConfig = SftConfig()
     rl: RlConfig = RlConfig()
     eval: EvalConfig = EvalConfig()
+
+    log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Where `metrics.jsonl` and `timings.jsonl` are shown as well, such as [tensorboard]."""

@@ -1,14 +1,19 @@
 """Checkpoints: a Hugging Face folder that anything loads, with `trainer/` inside for what a resume needs.
 
 A checkpoint is written beside its place and published by one rename: a kill at any moment leaves the last one whole.
-An older one of the same step is moved aside for it, and put back by `latest_resumable` if a kill came in between.
+An older one of the same step is moved aside for it, and put back by `latest_resumable` if a kill came in between. One
+that goes is renamed before it is deleted, so that no half of it is ever taken for a checkpoint. `best.json` names the
+best one: {"step", "accuracy"}.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +21,17 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from retool.errors import RetoolError
+from retool.files import publish
 
 _TRAINER = "trainer"
-_ASIDE = ".replaced"
+_WRITING, _ASIDE, _GOING = ".writing", ".replaced", ".going"
 
 
 def save_checkpoint(
     folder: Path, step: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, state: dict[str, Any]
 ) -> Path:
     """Write `folder/step-N`. Raises RetoolError if the disk is full; then nothing half-written is left."""
-    target, draft = folder / f"step-{step}", folder / f".step-{step}.writing"
+    target, draft = folder / f"step-{step}", folder / f".step-{step}{_WRITING}"
     shutil.rmtree(draft, ignore_errors=True)
     try:
         (draft / _TRAINER).mkdir(parents=True)
@@ -54,8 +60,10 @@ def _publish(draft: Path, target: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _put_back(folder: Path) -> None:
-    """What a kill has left aside goes back to its place, or away if the new one has taken it."""
+def _clear_up(folder: Path) -> None:
+    """What a kill has left aside goes back to its place, or away if the new one has taken it; halves go away."""
+    for half in [path for ending in (_WRITING, _GOING) for path in folder.glob(f".step-*{ending}")]:
+        shutil.rmtree(half, ignore_errors=True)
     for aside in folder.glob(f".step-*{_ASIDE}"):
         target = aside.with_name(aside.name.removeprefix(".").removesuffix(_ASIDE))
         if target.exists():
@@ -71,9 +79,9 @@ def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def latest_resumable(folder: Path) -> Path | None:
-    """The newest checkpoint that a run can go on from. One that was being replaced when the run was killed is put back
-    first."""
-    _put_back(folder)
+    """The newest checkpoint that a run can go on from. What a kill has left is cleared up first: one that was being
+    replaced is put back."""
+    _clear_up(folder)
     return next(
         (path for _, path in reversed(list_checkpoints(folder)) if (path / _TRAINER / "state.pt").exists()), None
     )
@@ -88,3 +96,34 @@ def drop_old_states(folder: Path, keep: int) -> None:
     """Remove the resume state of all but the newest `keep` checkpoints; their weights stay."""
     for _, path in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(path / _TRAINER, ignore_errors=True)
+
+
+def drop_old_checkpoints(folder: Path, keep: int | None, best: int | None = None) -> None:
+    """Remove all checkpoints but the newest `keep` (None: all stay) and that of step `best`."""
+    for step, path in list_checkpoints(folder)[:-keep] if keep else ():
+        if step != best:
+            going = path.with_name(f".{path.name}{_GOING}")
+            path.rename(going)
+            shutil.rmtree(going, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The checkpoint whose held-out accuracy is the highest."""
+
+    step: int
+    accuracy: float
+
+
+def find_best(folder: Path, accuracies: Mapping[int, float]) -> Best | None:
+    """The best of the checkpoints that are there and have an accuracy; of equal ones the earliest."""
+    found = [Best(step, accuracies[step]) for step, _ in list_checkpoints(folder) if step in accuracies]
+    return max(found, key=lambda best: best.accuracy, default=None)
+
+
+def name_best(folder: Path, best: Best | None) -> None:
+    """Write `best.json`; None: there is none any more."""
+    if best is None:
+        (folder / "best.json").unlink(missing_ok=True)
+    else:
+        publish(folder / "best.json", json.dumps(asdict(best)) + "\n")

@@ -1,26 +1,31 @@
-"""PPO with a critic: from a step's trajectories to an update of the weights.
+"""From a step's trajectories to an update of the weights, by whatever objective the config names.
 
-The old log-probabilities are the sampler's, recorded as the tokens were drawn; they and the learner's are of the same
-distribution. The critic's old values come from one pass without gradients before the first update.
+The old log-probabilities, the centre of the clip, are the sampler's as it drew the tokens, or the learner's before the
+first update; all are of the distribution that was sampled from. What has to be known before the first update (critic's
+values, reference, old log-probabilities) comes from one pass without gradients, which is left out where nothing asks.
 """
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from retool.config.schema import PpoConfig, RlConfig, SamplingConfig
-from retool.learner.batching import Batch, Example, make_batch, split_by_tokens
-from retool.learner.logprobs import score
+from retool.config.schema import RlConfig, SamplingConfig
+from retool.errors import UsageError
+from retool.learner.critic import Critic
+from retool.learner.logprobs import TokenScores, score
+from retool.learner.objective import Objective, select
 from retool.learner.optimizer import Optimizer
-from retool.learner.policy import ValueHead
-from retool.objectives.advantages import gae, whiten
-from retool.objectives.losses import explained_variance, ppo_clip, value_clip
+from retool.learner.packing import Batch, Example, make_batch, pack
+from retool.objectives.advantages import whiten
+from retool.objectives.losses import explained_variance, value_clip
+from retool.objectives.off_policy import staleness
 from retool.types import Author, StopReason, Trajectory
 
 
@@ -28,7 +33,9 @@ from retool.types import Author, StopReason, Trajectory
 class LearnerRecord:
     """What the learner saw, token by token: flat over the model tokens of all trajectories in the loss.
 
-    `offsets[i]:offsets[i + 1]` are those of `ids[i]`. Stored beside the trajectories, `step-N.learner.npz`.
+    `offsets[i]:offsets[i + 1]` are those of `ids[i]`. `logprobs` are the learner's when it first computed them: before
+    the first update, or else in the update that the tokens were in. `values` is empty without a critic. Stored beside
+    the trajectories, `step-N.learner.npz`.
     """
 
     ids: list[str]
@@ -43,119 +50,219 @@ class LearnerRecord:
         }
 
 
-class PpoLearner:
-    """Holds what PPO needs beside the policy: the critic and the optimizer of both."""
+Column = list[torch.Tensor]
+"""A number for each model token, one tensor a trajectory."""
 
-    def __init__(self, model: PreTrainedModel, config: RlConfig, sampling: SamplingConfig, pad_id: int, seed: int):
-        self.model, self.config, self.sampling, self.pad_id, self.seed = model, config, sampling, pad_id, seed
+
+@dataclass(slots=True)
+class _Columns:
+    """What is known about the model tokens of the trajectories that are learned from; empty where nobody asks."""
+
+    sampled: Column
+    learner: Column = field(default_factory=list)
+    reference: Column = field(default_factory=list)
+    values: Column = field(default_factory=list)
+    advantages: Column = field(default_factory=list)
+    returns: Column = field(default_factory=list)
+    correction: Column = field(default_factory=list)
+
+    def take(self, indices: Sequence[int], device: torch.device) -> dict[str, torch.Tensor | None]:
+        """Each column flat, [N], for some of the trajectories; None where it is empty."""
+        columns = {name: getattr(self, name) for name in self.__slots__}
+        return {
+            name: torch.cat([column[i] for i in indices]).to(device) if column else None
+            for name, column in columns.items()
+        }
+
+
+class Learner:
+    """Holds what learning needs beside the policy: critic, reference and the optimizer.
+
+    `reference`, asked for by `rl.kl` alone, is the policy as it was before the first step; None: as it is now. Raises
+    UsageError for settings that contradict each other.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        objective: Objective,
+        config: RlConfig,
+        sampling: SamplingConfig,
+        seed: int,
+        reference: PreTrainedModel | None = None,
+    ):
+        if objective.correction and config.old_logprobs == "sampler":
+            raise UsageError(
+                "rl.correction weighs what the learner thinks against what the sampler recorded, so it needs "
+                "rl.old_logprobs=learner; with sampler the clipped ratio itself is between the two"
+            )
+        self.model, self.objective, self.config, self.sampling, self.seed = model, objective, config, sampling, seed
         torch.manual_seed(seed)
-        self.critic = ValueHead(model.config.get_text_config().hidden_size).to(model.device)
-        self._planned = config.ppo.epochs * config.ppo.mini_batches  # optimizer steps of one RL step
-        self.optimizer = Optimizer(
-            model, config, config.steps * self._planned, self.critic, config.critic_learning_rate
-        )
+        self.critic = Critic(model, config.critic.trunk == "own") if objective.needs_critic else None
+        self.reference = None
+        if objective.kl:
+            self.reference = (reference or copy.deepcopy(model)).eval().requires_grad_(False)
+        self._planned = config.epochs * config.mini_batches  # optimizer steps of one RL step
+        further = []
+        if self.critic:
+            further = [
+                (self.critic.head_parameters(), config.critic.learning_rate),
+                (self.critic.trunk_parameters(), config.critic.trunk_learning_rate),
+            ]
+        self.optimizer = Optimizer(model, config, config.steps * self._planned, further)
 
     def update(self, trajectories: Sequence[Trajectory], step: int) -> tuple[dict[str, float], LearnerRecord]:
-        """Learn from the trajectories of RL step `step`, counted from 1. Those that the sandbox lost are left out.
-        Returns metrics (means over model tokens) and the record. Raises nothing on an empty selection: then there is
-        nothing to learn."""
-        used = [t for t in trajectories if t.stop is not StopReason.SANDBOX and t.tokens(Author.MODEL)]
-        if not used:
-            return {"trained": 0}, LearnerRecord([], np.zeros(1, np.int64), *(np.zeros(0, np.float32),) * 3)
-        self.optimizer.steps_taken = (step - 1) * self._planned  # few trajectories make fewer steps than planned
-        examples = [Example.from_trajectory(trajectory) for trajectory in used]
-        sampled = [_logprobs(trajectory) for trajectory in used]
-        rewards = [trajectory.reward["total"] for trajectory in used]
-
-        logprobs, values = self._evaluate(examples)
-        advantages, returns = _estimate(rewards, values, self.config.ppo)
-        gap = torch.cat(logprobs) - torch.cat(sampled)
-        metrics = {
-            "trained": len(used),
-            "kl_sampler_learner": float(-gap.mean()),
-            "logprob_gap_max": float(gap.abs().max()),
-            "value_mean": float(torch.cat(values).mean()),
-            "explained_variance": explained_variance(torch.cat(values), torch.cat(returns)),
-            "learning_rate": self.optimizer.learning_rate,
-        }
-        sums: dict[str, float] = defaultdict(float)
+        """Learn from the trajectories of RL step `step`, counted from 1. Those that the sandbox lost, and what filters
+        and masks drop, are left out. Returns metrics (means over model tokens) and the record. Raises nothing on an
+        empty selection: then there is nothing to learn."""
         rng = np.random.default_rng([self.seed, step])
-        updates = 0
-        for _ in range(self.config.ppo.epochs):
-            order = rng.permutation(len(used))
-            for part in np.array_split(order, min(self.config.ppo.mini_batches, len(used))):
-                chosen = sorted(int(i) for i in part)
-                fields = [[column[i] for i in chosen] for column in (sampled, values, advantages, returns)]
-                for name, value in self._mini_batch([examples[i] for i in chosen], *fields, step=step).items():
-                    sums[name] += value
-                updates += 1
-        metrics |= {name: total / updates for name, total in sums.items()}
-        offsets = np.cumsum([0, *(len(part) for part in logprobs)])
-        flat = (torch.cat(part).cpu().numpy() for part in (logprobs, values, advantages))
-        return metrics, LearnerRecord([trajectory.id for trajectory in used], offsets, *flat)
+        present = [t for t in trajectories if t.stop is not StopReason.SANDBOX and t.tokens(Author.MODEL)]
+        kept, dropped = select(self.objective.filters, present, rng)
+        compared = [present[i] for i in kept]
+        learned, masked = select(self.objective.masks, compared, rng)
+        metrics: dict[str, float] = {"trained": len(learned)}
+        for reason, count in (dropped | masked).items():
+            metrics["left_out." + reason.replace(":", "").replace(" ", "_")] = count
+        if not learned:
+            return metrics, LearnerRecord([], np.zeros(1, np.int64), *(np.zeros(0, np.float32),) * 3)
+        self.optimizer.steps_taken = (step - 1) * self._planned  # few trajectories make fewer steps than planned
+
+        columns = _Columns([_logprobs(trajectory) for trajectory in compared])
+        examples = [Example.from_trajectory(trajectory) for trajectory in compared]
+        self._evaluate(examples, columns)
+        self._compare(compared, columns, learned)
+        if self.objective.correction:
+            metrics |= self._correct(columns)
+        used = [compared[i] for i in learned]
+        stale = staleness(step - 1, _versions(used)).float()
+        metrics |= {"staleness_mean": float(stale.mean()), "staleness_max": float(stale.max())}
+        metrics["learning_rate"] = self.optimizer.learning_rate
+
+        first_seen: dict[int, torch.Tensor] = dict(enumerate(columns.learner))
+        sums: dict[str, list[float]] = defaultdict(list)
+        for _ in range(self.config.epochs):
+            order = rng.permutation(learned)
+            for part in np.array_split(order, min(self.config.mini_batches, len(learned))):
+                for name, value in self._mini_batch(examples, columns, sorted(part.tolist()), step, first_seen).items():
+                    sums[name].append(value)
+        metrics |= {name: float(np.mean(values)) for name, values in sums.items()}
+        metrics |= _gap([first_seen[i] for i in learned], [columns.sampled[i] for i in learned])
+        if columns.values:
+            values, returns = (torch.cat([column[i] for i in learned]) for column in (columns.values, columns.returns))
+            metrics |= {"value_mean": float(values.mean()), "explained_variance": explained_variance(values, returns)}
+        return metrics, _record(used, learned, columns, first_seen)
 
     @torch.no_grad()
-    def _evaluate(self, examples: list[Example]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """The learner's log-probabilities and the critic's values for the model tokens of each example."""
+    def _evaluate(self, examples: list[Example], columns: _Columns) -> None:
+        """Fill in the columns that must be known before the first update."""
+        if not (self.critic or self.reference or self.config.old_logprobs == "learner"):
+            return
         self.model.eval()
-        logprobs: list[torch.Tensor] = [torch.empty(0)] * len(examples)
-        values = list(logprobs)
-        for batch in self._batches(examples):
+        empty = [torch.empty(0)] * len(examples)
+        columns.learner = list(empty)
+        columns.values = list(empty) if self.critic else []
+        columns.reference = list(empty) if self.reference else []
+        for batch in self._batches(examples, range(len(examples))):
             scores = score(self.model, batch, self.sampling)
-            lengths = batch.targets_BT.sum(1).tolist()
-            for index, logprob_n, value_n in zip(
-                batch.indices,
-                scores.logprobs_N.split(lengths),
-                self.critic(scores.states_ND).split(lengths),
-                strict=True,
-            ):
-                logprobs[index], values[index] = logprob_n.cpu(), value_n.cpu()
-        return logprobs, values
+            _put(columns.learner, batch, scores.logprobs_N)
+            if self.critic:
+                _put(columns.values, batch, self.critic(batch, scores.states_ND))
+            if self.reference:
+                _put(columns.reference, batch, score(self.reference, batch, self.sampling).logprobs_N)
+
+    def _compare(self, trajectories: Sequence[Trajectory], columns: _Columns, learned: Sequence[int]) -> None:
+        """Fill in advantages, and the critic's targets."""
+        rewards_B = torch.tensor([trajectory.reward["total"] for trajectory in trajectories])
+        names = {trajectory.group: number for number, trajectory in enumerate(trajectories)}
+        groups_B = torch.tensor([names[trajectory.group] for trajectory in trajectories])
+        lengths = [len(part) for part in columns.sampled]
+        values_N = torch.cat(columns.values) if columns.values else None
+        advantages_N, returns_N = self.objective.advantage(rewards_B, groups_B, values_N, torch.tensor(lengths))
+        if self.objective.needs_critic if self.config.whiten is None else self.config.whiten:
+            in_loss = [torch.full((length,), float(i in set(learned))) for i, length in enumerate(lengths)]
+            advantages_N = whiten(advantages_N, torch.cat(in_loss))
+        columns.advantages = list(advantages_N.split(lengths))
+        columns.returns = [] if returns_N is None else list(returns_N.split(lengths))
+
+    def _correct(self, columns: _Columns) -> dict[str, float]:
+        """Fill in the weights of tokens that were drawn from another policy than the learner's."""
+        lengths = [len(part) for part in columns.sampled]
+        weights_N, metrics = self.objective.correction(
+            torch.cat(columns.learner), torch.cat(columns.sampled), torch.tensor(lengths)
+        )
+        columns.correction = list(weights_N.split(lengths))
+        return {f"correction.{name}": float(value) for name, value in metrics.items()}
 
     def _mini_batch(
         self,
         examples: list[Example],
-        sampled: list[torch.Tensor],
-        old_values: list[torch.Tensor],
-        advantages: list[torch.Tensor],
-        returns: list[torch.Tensor],
-        *,
+        columns: _Columns,
+        chosen: list[int],
         step: int,
+        first_seen: dict[int, torch.Tensor],
     ) -> dict[str, float]:
-        """One optimizer step; losses are means over the model tokens of the mini-batch."""
-        ppo = self.config.ppo
-        warming_up = step <= self.config.critic_warmup_steps  # steps count from 1
+        """One optimizer step on the `chosen` trajectories."""
+        warming_up = self.critic is not None and step <= self.config.critic.warmup_steps  # steps count from 1
         self.model.train()
-        tokens = sum(len(part) for part in sampled)
+        lengths = [len(columns.sampled[i]) for i in chosen]
+        weights = dict(zip(chosen, self.objective.aggregation(torch.tensor(lengths)).split(lengths), strict=True))
+        tokens = sum(lengths)
         sums: dict[str, float] = defaultdict(float)
-        for batch in self._batches(examples):
-            old_N, old_values_N, advantages_N, returns_N = (
-                torch.cat([column[i] for i in batch.indices]).to(self.model.device)
-                for column in (sampled, old_values, advantages, returns)
-            )
+        for batch in self._batches(examples, chosen):
+            weights_N = torch.cat([weights[i] for i in batch.indices]).to(self.model.device)
             scores = score(self.model, batch, self.sampling, entropy=True)
-            policy_N, extra = ppo_clip(scores.logprobs_N, old_N, advantages_N, ppo.clip_low, ppo.clip_high)
-            states_ND = scores.states_ND.detach() if warming_up else scores.states_ND
-            value_N = value_clip(self.critic(states_ND), old_values_N, returns_N, ppo.value_clip)
-            loss = ppo.value_coefficient * value_N.sum()
-            if not warming_up:
-                loss = loss + policy_N.sum() - ppo.entropy_coefficient * scores.entropies_N.sum()
-            (loss / tokens).backward()
-            parts = {"policy_loss": policy_N, "value_loss": value_N, "entropy": scores.entropies_N, **extra}
+            for index, logprobs_n in _parts(batch, scores.logprobs_N):
+                first_seen.setdefault(index, logprobs_n)
+            loss_N, parts = self._loss(batch, scores, columns.take(batch.indices, self.model.device), warming_up)
+            (weights_N * loss_N).sum().backward()
             for name, part_N in parts.items():
                 sums[name] += float(part_N.detach().sum()) / tokens
-        return {**sums, "grad_norm": self.optimizer.step()}
+        norm = self.optimizer.step()
+        return {**sums, "grad_norm": norm, "dropped_updates": float(not np.isfinite(norm))}
 
-    def _batches(self, examples: list[Example]) -> list[Batch]:
-        groups = split_by_tokens([len(example) for example in examples], self.config.micro_batch_tokens)
-        return [make_batch(examples, indices, self.pad_id, self.model.device) for indices in groups]
+    def _loss(
+        self, batch: Batch, scores: TokenScores, column: dict[str, torch.Tensor | None], warming_up: bool
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of each token [N], and what it is made of."""
+        old_N = column["sampled"] if self.config.old_logprobs == "sampler" else column["learner"]
+        policy_N, parts = self.objective.loss(scores.logprobs_N, old_N, column["advantages"], batch.model_lengths_B)
+        if column["correction"] is not None:
+            policy_N = column["correction"] * policy_N
+        parts = {"policy_loss": policy_N, "entropy": scores.entropies_N, **parts}
+        loss_N = policy_N - self.config.entropy_coefficient * scores.entropies_N
+        if column["reference"] is not None:
+            parts["kl_reference"] = self.objective.kl(scores.logprobs_N, column["reference"])
+            loss_N = loss_N + self.objective.kl_coefficient * parts["kl_reference"]
+        if self.critic:
+            states_ND = scores.states_ND.detach() if warming_up else scores.states_ND
+            value_N = self.critic(batch, states_ND)
+            parts["value_loss"] = value_clip(value_N, column["values"], column["returns"], self.config.critic.clip)
+            loss_N = self.config.critic.loss_coefficient * parts["value_loss"] + (0.0 if warming_up else loss_N)
+        return loss_N, parts
+
+    def _batches(self, examples: list[Example], chosen: Sequence[int]) -> list[Batch]:
+        groups = pack([len(examples[i]) for i in chosen], self.config.micro_batch_tokens)
+        return [make_batch(examples, [chosen[i] for i in group], self.model.device) for group in groups]
 
     def state_dict(self) -> dict[str, object]:
-        return {"critic": self.critic.state_dict(), "optimizer": self.optimizer.state_dict()}
+        critic = {"critic": self.critic.state_dict()} if self.critic else {}
+        return {**critic, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        self.critic.load_state_dict(state["critic"])
+        if self.critic:
+            self.critic.load_state_dict(state["critic"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _parts(batch: Batch, column_N: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
+    """A number for each token, cut into trajectories: their indices and numbers."""
+    parts = column_N.detach().cpu().split(batch.model_lengths_B.tolist())
+    return list(zip(batch.indices, parts, strict=True))
+
+
+def _put(column: Column, batch: Batch, column_N: torch.Tensor) -> None:
+    for index, part in _parts(batch, column_N):
+        column[index] = part
 
 
 def _logprobs(trajectory: Trajectory) -> torch.Tensor:
@@ -163,16 +270,23 @@ def _logprobs(trajectory: Trajectory) -> torch.Tensor:
     return torch.tensor([value for span in trajectory.spans for value in span.logprobs or ()])
 
 
-def _estimate(
-    rewards: list[float], values: list[torch.Tensor], ppo: PpoConfig
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Advantages and returns of each trajectory's model tokens."""
-    values_BT = torch.nn.utils.rnn.pad_sequence(values, batch_first=True)
-    lengths = torch.tensor([len(part) for part in values])
-    mask_BT = torch.arange(values_BT.shape[1]) < lengths[:, None]
-    advantages_BT, returns_BT = gae(torch.tensor(rewards), values_BT, mask_BT, ppo.gamma, ppo.gae_lambda)
-    if ppo.whiten:
-        advantages_BT = whiten(advantages_BT, mask_BT)
-    return [row[:n] for row, n in zip(advantages_BT, lengths, strict=True)], [
-        row[:n] for row, n in zip(returns_BT, lengths, strict=True)
-    ]
+def _versions(trajectories: Sequence[Trajectory]) -> torch.Tensor:
+    """The weights that wrote each model token."""
+    spans = [span for trajectory in trajectories for span in trajectory.spans if span.author is Author.MODEL]
+    return torch.tensor([span.version for span in spans for _ in span.ids or ()])
+
+
+def _gap(learner: Column, sampled: Column) -> dict[str, float]:
+    """How far learner and sampler are apart: an estimate of KL(sampler ‖ learner), and the largest difference."""
+    gap = torch.cat(learner) - torch.cat(sampled)
+    return {"kl_sampler_learner": float(-gap.mean()), "logprob_gap_max": float(gap.abs().max())}
+
+
+def _record(
+    used: Sequence[Trajectory], learned: Sequence[int], columns: _Columns, first_seen: dict[int, torch.Tensor]
+) -> LearnerRecord:
+    offsets = np.cumsum([0, *(len(columns.sampled[i]) for i in learned)])
+    logprobs = torch.cat([first_seen[i] for i in learned]).numpy()
+    values = torch.cat([columns.values[i] for i in learned]).numpy() if columns.values else np.zeros(0, np.float32)
+    advantages = torch.cat([columns.advantages[i] for i in learned]).numpy()
+    return LearnerRecord([trajectory.id for trajectory in used], offsets, logprobs, values, advantages)

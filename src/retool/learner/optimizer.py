@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from retool.config.schema import OptimizerConfig
 
 
 class Optimizer:
-    """Updates the trainable parameters of `model`, and of `critic` at a peak learning rate of its own.
+    """Updates the trainable parameters of `model`, and `further` ones, each list at a peak learning rate of its own.
 
     `total_steps` is where a decaying schedule reaches 0. `steps_taken` is where in it the next step stands; to be set
     where fewer steps are taken than planned.
@@ -21,6 +25,10 @@ class Optimizer:
     `adamw` treats all parameters alike. `muon` (Jordan et al. 2024, as in torch.optim.Muon) orthogonalizes the update
     of the weight matrices inside the trunk and leaves embeddings, heads, norms and biases to AdamW; its updates are
     scaled to the size of AdamW's, so that both take the same learning rate.
+
+    Weights of less than 32 bits learn through masters in fp32, which the optimizer holds: gradients of micro-batches
+    are summed up, clipped and applied in fp32, and the weights are the masters rounded. An update that is too small for
+    a weight's own digits is kept and adds up. Masters start as the weights are when the optimizer is made.
     """
 
     def __init__(
@@ -28,8 +36,7 @@ class Optimizer:
         model: PreTrainedModel,
         config: OptimizerConfig,
         total_steps: int,
-        critic: nn.Module | None = None,
-        critic_learning_rate: float = 0.0,
+        further: Sequence[tuple[Sequence[nn.Parameter], float]] = (),
     ):
         self.config = config
         self.total_steps = total_steps
@@ -39,16 +46,23 @@ class Optimizer:
         others = [p for p in model.parameters() if p.requires_grad and id(p) not in inside]
         rate, decay = config.learning_rate, config.weight_decay
         groups = [{"params": others, "peak": rate}]
-        if critic is not None:
-            groups.append({"params": list(critic.parameters()), "peak": critic_learning_rate})
+        groups += [{"params": list(parameters), "peak": peak} for parameters, peak in further if parameters]
         self.parameters = [*matrices, *(parameter for group in groups for parameter in group["params"])]
+        self._masters = {p: _make_master(p) for p in self.parameters if p.dtype is not torch.float32}
+        for group in groups:
+            group["params"] = self._updated(group["params"])
         self._optimizers: dict[str, torch.optim.Optimizer] = {
             "adamw": torch.optim.AdamW(groups, lr=rate, betas=config.betas, weight_decay=decay)
         }
         if matrices:
+            groups = [{"params": self._updated(matrices), "peak": rate}]
             self._optimizers["muon"] = torch.optim.Muon(
-                [{"params": matrices, "peak": rate}], lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
+                groups, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
             )
+
+    def _updated(self, parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
+        """What steps are taken on: the masters of those that have one."""
+        return [self._masters.get(parameter, parameter) for parameter in parameters]
 
     @property
     def learning_rate(self) -> float:
@@ -67,29 +81,75 @@ class Optimizer:
     def step(self) -> float:
         """Clip, update, clear the gradients. Returns the norm before clipping; a norm that is not finite changes
         nothing but the step count."""
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
-        for optimizer in self._optimizers.values():
-            if torch.isfinite(norm):
+        norm = self._clip()
+        if torch.isfinite(norm):
+            for parameter, master in self._masters.items():
+                master.grad = parameter.grad
+            for optimizer in self._optimizers.values():
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * self._schedule()
                 optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            self._round()
+        for parameter in [*self.parameters, *self._masters.values()]:
+            parameter.grad = None
         self.steps_taken += 1
         return float(norm)
 
+    def _clip(self) -> torch.Tensor:
+        """Scale all gradients down together; the norm that they had, over all processes."""
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
+        nn.utils.clip_grads_with_norm_(self.parameters, self.config.max_grad_norm, norm)
+        return norm
+
+    @torch.no_grad()
+    def _round(self) -> None:
+        for parameter, master in self._masters.items():
+            parameter.copy_(master)
+
     def state_dict(self) -> dict[str, Any]:
         states = {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
-        return {"optimizers": states, "steps_taken": self.steps_taken}
+        masters = [master.detach() for master in self._masters.values()]
+        return {"optimizers": states, "masters": masters, "steps_taken": self.steps_taken}
 
+    @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the moments and the step count of `state`; its learning rates and other settings give way to those
-        of the config in force."""
-        for name, optimizer in self._optimizers.items():
-            in_force = [dict(group) for group in optimizer.param_groups]
-            optimizer.load_state_dict(state["optimizers"][name])
-            for group, settings in zip(optimizer.param_groups, in_force, strict=True):
-                group.update(settings)
+        """Go on with the moments, masters and the step count of `state`; its learning rates and other settings give way
+        to those of the config in force."""
+        with self._settings_kept():
+            for name, optimizer in self._optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][name])
+        for master, loaded in zip(self._masters.values(), state["masters"], strict=True):
+            master.copy_(loaded)
+        self._round()
         self.steps_taken = state["steps_taken"]
+
+    def sharded_state_dict(self, model: nn.Module) -> dict[str, Any]:
+        """The same by the parameters' names in `model`, as torch.distributed.checkpoint wants it: no process holds more
+        than its shards. `model` holds all that is updated, in fp32."""
+        return get_optimizer_state_dict(model, tuple(self._optimizers.values())) | {"steps_taken": self.steps_taken}
+
+    def load_sharded_state_dict(self, model: nn.Module, state: dict[str, Any]) -> None:
+        """As `load_state_dict`."""
+        with self._settings_kept():
+            set_optimizer_state_dict(model, tuple(self._optimizers.values()), state)
+        self.steps_taken = state["steps_taken"]
+
+    @contextmanager
+    def _settings_kept(self) -> Iterator[None]:
+        """Whatever is loaded within this context, the settings of the config in force are there after it."""
+        in_force = {name: [dict(group) for group in each.param_groups] for name, each in self._optimizers.items()}
+        yield
+        for name, optimizer in self._optimizers.items():
+            for group, settings in zip(optimizer.param_groups, in_force[name], strict=True):
+                group.update(settings)
+
+
+def _make_master(parameter: nn.Parameter) -> nn.Parameter:
+    """A copy in fp32. From now on autograd sums the parameter's gradients up in fp32, too."""
+    parameter.grad_dtype = torch.float32
+    return nn.Parameter(parameter.detach().float())
 
 
 def _trunk_matrices(model: PreTrainedModel) -> list[nn.Parameter]:

@@ -1,11 +1,10 @@
-"""The policy: a causal language model, its tokenizer, and a critic as a head on the same trunk."""
+"""The policy: a causal language model and its tokenizer."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
@@ -13,21 +12,6 @@ from retool.config.schema import ModelConfig
 from retool.errors import UsageError
 
 transformers_logging.disable_progress_bar()  # a stage shows its own
-
-
-class ValueHead(nn.Module):
-    """The critic: an estimate of the final reward from the trunk's last hidden state. Starts at 0 everywhere."""
-
-    def __init__(self, hidden_size: int):
-        super().__init__()
-        self.hidden = nn.Linear(hidden_size, hidden_size)
-        self.out = nn.Linear(hidden_size, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-
-    def forward(self, states_ND: torch.Tensor) -> torch.Tensor:
-        """[N, D] → [N]"""
-        return self.out(torch.tanh(self.hidden(states_ND.float()))).squeeze(-1)
 
 
 def pick_device(config: ModelConfig) -> torch.device:

@@ -6,21 +6,20 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel
 
-from retool.learner.batching import Example, make_batch, split_by_tokens
 from retool.learner.logprobs import score
 from retool.learner.optimizer import Optimizer
+from retool.learner.packing import Example, make_batch, pack
 
 
 def sft_step(
-    model: PreTrainedModel, optimizer: Optimizer, examples: Sequence[Example], pad_id: int, token_budget: int
+    model: PreTrainedModel, optimizer: Optimizer, examples: Sequence[Example], token_budget: int
 ) -> dict[str, float]:
     """One optimizer step on `examples`. The loss is the mean over the batch's model tokens, however it is split."""
     model.train()
     tokens = max(1, sum(sum(example.mask) for example in examples))
     learning_rate, total = optimizer.learning_rate, 0.0
-    for indices in split_by_tokens([len(example) for example in examples], token_budget):
-        batch = make_batch(examples, indices, pad_id, model.device)
-        loss = -score(model, batch).logprobs_N.sum() / tokens
+    for indices in pack([len(example) for example in examples], token_budget):
+        loss = -score(model, make_batch(examples, indices, model.device)).logprobs_N.sum() / tokens
         loss.backward()
         total += float(loss.detach())
     norm = optimizer.step()

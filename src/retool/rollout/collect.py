@@ -8,15 +8,22 @@ from collections.abc import Sequence
 
 from retool.errors import RetoolError
 from retool.grading import Grader, extract_answer
-from retool.objectives.rewards import outcome_reward
+from retool.objectives.rewards import Reward, add_rewards, outcome_reward
 from retool.protocol import Protocol
 from retool.rollout.agent import Agent, Task
 from retool.rollout.together import together
 from retool.types import Author, StopReason, Trajectory
 
 
-async def collect(agent: Agent, tasks: Sequence[Task], grader: Grader, samples: int | None = None) -> list[Trajectory]:
-    """Roll out and grade every task; the result is in the order of the tasks, whoever finished first.
+async def collect(
+    agent: Agent,
+    tasks: Sequence[Task],
+    grader: Grader,
+    samples: int | None = None,
+    rewards: Sequence[Reward] = (outcome_reward,),
+) -> list[Trajectory]:
+    """Roll out and grade every task; the result is in the order of the tasks, whoever finished first. Its reward is the
+    sum of `rewards`.
 
     Tasks with a sample number of `samples` or more are spare: as many trajectories of a group are kept as it has other
     tasks, those that are complete first, and when they are there the rest of the group is cancelled. This prefers short
@@ -27,6 +34,7 @@ async def collect(agent: Agent, tasks: Sequence[Task], grader: Grader, samples: 
     trajectories = await _roll_out(agent, tasks, samples)
     for trajectory in trajectories:
         grade(trajectory, grader, agent.protocol)
+        trajectory.reward = add_rewards(trajectory, rewards)
     return trajectories
 
 
@@ -65,11 +73,10 @@ def _lost(trajectory: Trajectory) -> bool:
 
 
 def grade(trajectory: Trajectory, grader: Grader, protocol: Protocol) -> None:
-    """Fill in answer, correct and reward, from the reasoning that the model itself wrote."""
+    """Fill in answer and correct, from the reasoning that the model itself wrote."""
     trajectory.answer = extract_answer(reasoning(trajectory, protocol))
     finished = trajectory.stop is StopReason.EOS
     trajectory.correct = finished and grader.grade(trajectory.answer, trajectory.problem.answer)
-    trajectory.reward = outcome_reward(trajectory)
 
 
 def reasoning(trajectory: Trajectory, protocol: Protocol) -> list[str]:

@@ -5,113 +5,146 @@ Step N samples from the weights of checkpoint N − 1, learns, and leaves checkp
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from retool.analysis import health
+from retool.analysis import alarms, health
 from retool.config.schema import Config
-from retool.errors import RetoolError, UsageError
+from retool.errors import UsageError
 from retool.files import cannot_write
-from retool.learner.checkpoint import drop_old_states, latest_resumable, load_state, save_checkpoint
-from retool.learner.logprobs import check_head
+from retool.learner.checkpoint import latest_resumable, list_checkpoints, load_state
+from retool.learner.compatibility import check_learnable
+from retool.learner.learner import Learner, LearnerRecord
+from retool.learner.objective import make_objective
 from retool.learner.policy import load_policy
-from retool.learner.ppo import LearnerRecord, PpoLearner
+from retool.objectives.selection import void_turns
 from retool.runs import RunFolder, environment
+from retool.stages.guards import refuse_endless_nan, refuse_overload
+from retool.stages.keeping import Keeper, Unfinished
+from retool.stages.logbook import Logbook
+from retool.stages.loggers import check_loggers, last_logged, open_loggers
 from retool.stages.progress import Progress
-from retool.stages.workbench import Rollout, Workbench, draw_problems, open_workbench, prepare_torch
-from retool.types import Problem, StopReason, Trajectory
+from retool.stages.refill import check_refill, problems_to_come, roll_out_step
+from retool.stages.stopping import Stopping
+from retool.stages.workbench import Rollout, Workbench, open_workbench, prepare_torch
+from retool.types import Problem, Trajectory
 
 
 async def run_rl(config: Config, training: Sequence[Problem], heldout: Sequence[Problem], out: Path, arm: str) -> Path:
-    """Train `model.path` by PPO; returns the last checkpoint. Goes on where a run in `out` stopped."""
+    """Train `model.path`; returns the last checkpoint. Goes on where a run in `out` stopped. SIGTERM cancels the
+    rollout at hand, saves the last step that was learned from, and raises `Stopped`."""
     if config.model.path is None:
         raise UsageError(
             "RL starts from a model that can already answer: give --model, such as a checkpoint of `retool sft`"
         )
     run, rl = RunFolder(out), config.rl
+    objective = make_objective(rl, config.rollout.max_tokens)
+    check_refill(rl, objective)
+    check_loggers(config.log_to)
     run.open(config, environment(arm=arm, problems=len(training), heldout=len(heldout)))
     prepare_torch(config)
 
-    resumed = latest_resumable(run.checkpoints)
-    model, tokenizer = load_policy(config.model.model_copy(update={"path": str(resumed or config.model.path)}))
-    check_head(model)
-    learner = PpoLearner(model, rl, config.sampling, tokenizer.pad_token_id or 0, config.seed)
-    first = 0
-    if resumed:
-        state = load_state(resumed)
-        learner.load_state_dict(state["learner"])
-        first = state["step"]
-    run.rewind(first)
+    with Stopping(asyncio.current_task()) as stop:
+        resumed = latest_resumable(run.checkpoints)
+        model, tokenizer = load_policy(config.model.model_copy(update={"path": str(resumed or config.model.path)}))
+        check_learnable(model)
+        reference = load_policy(config.model)[0] if rl.kl and resumed else None
+        learner = Learner(model, objective, rl, config.sampling, config.seed, reference)
+        first, unfinished = 0, None
+        if resumed:
+            state = load_state(resumed)
+            learner.load_state_dict(state["learner"])
+            first, unfinished = state["step"], state["unfinished"]
+        logged = last_logged(run)
+        run.rewind(first, first - 1 if unfinished else first)
+        keeper = Keeper(run, rl, learner, tokenizer, first)
 
-    watched = heldout[: rl.eval_problems]
-    schedule = {step: draw_problems(training, rl.prompts, config.seed, step - 1) for step in range(1, rl.steps + 1)}
-    occurring = list({problem.id: problem for drawn in [watched, *schedule.values()] for problem in drawn}.values())
-    name = config.model.path
-    async with open_workbench(config, model, tokenizer, occurring, model_name=name, arm=arm) as bench:
-        with Progress(f"RL ({arm})", rl.steps, first) as progress:
-            await bench.sampler.update(first, model.named_parameters())
-            if rl.eval_every and first == 0:
-                await _evaluate(bench, watched, run, 0, progress)
-            for step in range(first + 1, rl.steps + 1):
-                clock = _Clock()
-                rollout = await bench.roll_out(
-                    schedule[step],
-                    step=step,
-                    samples=rl.samples,
-                    sampling=config.sampling,
-                    progress=progress,
-                    oversample=config.rollout.oversample,
-                    timeline=run.timelines / f"step-{step}.json",
-                )
-                trajectories = rollout.trajectories
-                _refuse_overload(config, trajectories)
-                clock.lap("rollout")
-                metrics, record = learner.update(trajectories, step)
-                await bench.sampler.update(step, model.named_parameters())
-                clock.lap("update")
-                metrics = health(trajectories) | metrics
-                costs = rollout.record
-                if rl.eval_every and (step % rl.eval_every == 0 or step == rl.steps):
-                    evaluation = await _evaluate(bench, watched, run, step, progress)
-                    metrics["heldout_accuracy"] = health(evaluation.trajectories)["accuracy"]
-                    costs |= {f"heldout_{name}": value for name, value in evaluation.record.items()}
-                    clock.lap("evaluation")
-                _write(run, step, trajectories, record)
-                run.log(step, metrics, clock.laps | costs)
-                if step % rl.save_every == 0 or step == rl.steps:
-                    save_checkpoint(run.checkpoints, step, model, tokenizer, {"learner": learner.state_dict()})
-                    drop_old_states(run.checkpoints, rl.keep_states)
-                progress.step_done(f"reward {metrics['reward']:+.2f}, calls {metrics['tool_call_rate']:.2f}")
+        watched = heldout[: rl.eval_problems]
+        occurring = [*watched, *problems_to_come(training, rl, config.seed)]
+        async with open_workbench(config, model, tokenizer, occurring, model_name=config.model.path, arm=arm) as bench:
+            with (
+                open_loggers(config, run, first, logged) as loggers,
+                Progress(f"RL ({arm})", rl.steps, first) as progress,
+                stop.saving(keeper.save_now),
+            ):
+                steps = _Steps(config, run, bench, learner, keeper, Logbook(run, loggers, alarms), progress, watched)
+                await bench.sampler.update(first, model.named_parameters())
+                if rl.eval_every and first == 0:
+                    await steps.evaluate(0)
+                if unfinished:
+                    await steps.finish(first, unfinished)
+                for step in range(first + 1, rl.steps + 1):
+                    row = await steps.learn(step, training)
+                    await steps.finish(step, row)
     return run.checkpoints / f"step-{rl.steps}"
 
 
-async def _evaluate(
-    bench: Workbench, problems: Sequence[Problem], run: RunFolder, step: int, progress: Progress
-) -> Rollout:
-    """One sample of each watched problem at the evaluation's own sampling settings, kept for the behaviour curves."""
-    rollout = await bench.roll_out(
-        problems,
-        step=step,
-        samples=1,
-        sampling=bench.config.eval.sampling,
-        progress=progress,
-        arm=f"{bench.arm}/heldout",
-    )
-    run.write_evaluation(step, rollout.trajectories)
-    return rollout
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """One step after the other, each in two halves: what was sampled is learned from, then what came of it is looked at
+    and kept. Between them a run can be stopped, and goes on with the second half."""
 
+    config: Config
+    run: RunFolder
+    bench: Workbench
+    learner: Learner
+    keeper: Keeper
+    logbook: Logbook
+    progress: Progress
+    watched: Sequence[Problem]
 
-def _refuse_overload(config: Config, trajectories: Sequence[Trajectory]) -> None:
-    """What the sandbox lost depends on the machine's load; in deterministic mode that must not reach the weights."""
-    lost = [trajectory for trajectory in trajectories if trajectory.stop is StopReason.SANDBOX]
-    if lost and config.rollout.deterministic:
-        raise RetoolError(
-            f"the sandbox lost {len(lost)} calls, and in deterministic mode a step cannot go on without them; free the "
-            "machine and run the same command again, it goes on from the last checkpoint"
+    async def learn(self, step: int, training: Sequence[Problem]) -> Unfinished:
+        """Sample, grade, compare and update; returns what is known of the step's rows."""
+        clock, objective = _Clock(), self.learner.objective
+        rollout, rounds = await roll_out_step(self.bench, training, objective, self.run, step, self.progress)
+        trajectories = rollout.trajectories
+        refuse_overload(self.config, trajectories)
+        timings = clock.lap("rollout", sum(t.tokens() for t in trajectories)) | rollout.record
+        learned, record = self.learner.update(trajectories, step)
+        timings |= clock.lap("update", sum(t.tokens() + len(t.prompt_ids or ()) for t in trajectories))
+        _write(self.run, step, trajectories, record)
+
+        metrics = _state_of(trajectories) | learned | ({"refill_rounds": rounds} if self.config.rl.refill else {})
+        self.keeper.learned(step, {"metrics": metrics, "timings": timings})
+        await self.bench.sampler.update(step, self.learner.model.named_parameters())
+        timings |= clock.lap("weights")
+        return {"metrics": metrics, "timings": timings}
+
+    async def finish(self, step: int, row: Unfinished) -> None:
+        """Evaluate if it is time to, write the rows, and save the weights if they are to stay."""
+        metrics, timings, rl = row["metrics"], row["timings"], self.config.rl
+        if rl.eval_every and (step % rl.eval_every == 0 or step == rl.steps):
+            clock = _Clock()
+            evaluation = await self.evaluate(step)
+            metrics["heldout_accuracy"] = health(evaluation.trajectories)["accuracy"]
+            timings |= clock.lap("evaluation") | {f"heldout_{name}": n for name, n in evaluation.record.items()}
+        self.logbook.write(step, metrics, timings)
+        refuse_endless_nan(self.logbook.rows, dict(list_checkpoints(self.run.checkpoints)), self.config.model.path)
+        self.keeper.finished(step, metrics.get("heldout_accuracy"))
+        self.progress.step_done(f"reward {metrics['reward']:+.2f}, calls {metrics['tool_call_rate']:.2f}")
+
+    async def evaluate(self, step: int) -> Rollout:
+        """One sample of each watched problem at the evaluation's own settings, kept for the behaviour curves."""
+        rollout = await self.bench.roll_out(
+            self.watched,
+            step=step,
+            samples=1,
+            sampling=self.config.eval.sampling,
+            progress=self.progress,
+            arm=f"{self.bench.arm}/heldout",
         )
+        self.run.write_evaluation(step, rollout.trajectories)
+        return rollout
+
+
+def _state_of(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    void = void_turns(trajectories, np.random.default_rng(0)).dropped  # draws nothing
+    return health(trajectories) | {"void_turn_rate": len(void) / max(1, len(trajectories))}
 
 
 def _write(run: RunFolder, step: int, trajectories: Sequence[Trajectory], record: LearnerRecord) -> None:
@@ -126,10 +159,11 @@ class _Clock:
     """Seconds by phase of one step."""
 
     def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
         self._last = time.perf_counter()
 
-    def lap(self, name: str) -> None:
+    def lap(self, name: str, tokens: int | None = None) -> dict[str, float]:
+        """The seconds since the last lap, and the tokens a second of a phase that has tokens."""
         now = time.perf_counter()
-        self.laps[f"{name}_seconds"] = now - self._last
-        self._last = now
+        seconds, self._last = now - self._last, now
+        rate = {} if tokens is None else {f"{name}_tokens_per_second": tokens / max(seconds, 1e-9)}
+        return {f"{name}_seconds": seconds, **rate}

@@ -12,51 +12,65 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from retool.config.schema import Config
 from retool.data.jsonl import read_jsonl
 from retool.errors import UsageError
-from retool.learner.batching import Example
 from retool.learner.checkpoint import drop_old_states, latest_resumable, load_state, save_checkpoint
-from retool.learner.logprobs import check_head
+from retool.learner.compatibility import check_learnable
 from retool.learner.optimizer import Optimizer
+from retool.learner.packing import Example
 from retool.learner.policy import create_model, load_policy
 from retool.learner.sft import sft_step
 from retool.learner.tokenizer import check_reload, train_tokenizer
 from retool.protocol import make_protocol
 from retool.runs import RunFolder, environment
+from retool.stages.logbook import Logbook
+from retool.stages.loggers import check_loggers, last_logged, open_loggers
 from retool.stages.progress import Progress, console
+from retool.stages.stopping import Stopped, Stopping
 from retool.stages.workbench import prepare_torch
 from retool.types import Kind, Trace
 
 
 def run_sft(config: Config, traces_path: Path, out: Path) -> Path:
-    """Train on the traces of a JSONL file; returns the last checkpoint. Goes on where a run in `out` stopped."""
-    run = RunFolder(out)
+    """Train on the traces of a JSONL file; returns the last checkpoint. Goes on where a run in `out` stopped. SIGTERM
+    saves the step at hand and raises `Stopped`."""
+    check_loggers(config.log_to)
+    run, sft = RunFolder(out), config.sft
     traces = read_traces(traces_path)
     run.open(config, environment(traces=len(traces)))
     prepare_torch(config)
 
-    resumed = latest_resumable(run.checkpoints)
-    model, tokenizer = _policy(config, traces, resumed)
-    check_head(model)
-    examples = make_examples(config, tokenizer, model, traces)
-    sft = config.sft
-    steps = sft.steps or max(1, sft.epochs * len(examples) // sft.batch_size)
-    optimizer = Optimizer(model, sft, steps)
-    first = 0
-    if resumed:
-        state = load_state(resumed)
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
-    run.rewind(first)
+    with Stopping() as stop:
+        resumed = latest_resumable(run.checkpoints)
+        model, tokenizer = _policy(config, traces, resumed)
+        check_learnable(model)
+        examples = make_examples(config, tokenizer, model, traces)
+        steps = sft.steps or max(1, sft.epochs * len(examples) // sft.batch_size)
+        optimizer = Optimizer(model, sft, steps)
+        first = 0
+        if resumed:
+            state = load_state(resumed)
+            optimizer.load_state_dict(state["optimizer"])
+            first = state["step"]
+        logged = last_logged(run)
+        run.rewind(first)
 
-    with Progress(f"SFT ({config.protocol.name})", steps, first) as progress:
-        for step in range(first, steps):
-            began = time.perf_counter()
-            batch = _draw(examples, sft.batch_size, config.seed, step)
-            metrics = sft_step(model, optimizer, batch, tokenizer.pad_token_id or 0, sft.micro_batch_tokens)
-            run.log(step + 1, metrics, {"seconds": time.perf_counter() - began})
-            progress.step_done(f"loss {metrics['loss']:.3f}")
-            if (step + 1) % sft.save_every == 0 or step + 1 == steps:
-                save_checkpoint(run.checkpoints, step + 1, model, tokenizer, {"optimizer": optimizer.state_dict()})
-                drop_old_states(run.checkpoints, 1)
+        if stop.requested:
+            raise Stopped(None)
+        name = f"SFT ({config.protocol.name})"
+        with open_loggers(config, run, first, logged) as loggers, Progress(name, steps, first) as progress:
+            logbook = Logbook(run, loggers)
+            for step in range(first + 1, steps + 1):
+                began = time.perf_counter()
+                batch = _draw(examples, sft.batch_size, config.seed, step - 1)
+                metrics = sft_step(model, optimizer, batch, sft.micro_batch_tokens)
+                logbook.write(step, metrics, {"seconds": time.perf_counter() - began})
+                progress.step_done(f"loss {metrics['loss']:.3f}")
+                ends_here = stop.requested
+                if step % sft.save_every == 0 or step == steps or ends_here:
+                    state = {"optimizer": optimizer.state_dict()}
+                    saved = save_checkpoint(run.checkpoints, step, model, tokenizer, state)
+                    drop_old_states(run.checkpoints, 1)
+                if ends_here and step < steps:
+                    raise Stopped(saved)
     return run.checkpoints / f"step-{steps}"
 
 

@@ -17,6 +17,7 @@ from retool.config.schema import Config, SamplingConfig
 from retool.errors import UsageError
 from retool.files import publish
 from retool.grading import Grader
+from retool.objectives.rewards import Reward, outcome_reward
 from retool.protocol import Protocol, make_protocol
 from retool.rollout.agent import Agent, Task
 from retool.rollout.collect import collect
@@ -62,6 +63,7 @@ class Workbench:
         interpreter: bool = True,
         arm: str | None = None,
         oversample: float = 1.0,
+        rewards: Sequence[Reward] = (outcome_reward,),
         timeline: Path | None = None,
     ) -> Rollout:
         """`samples` graded trajectories of each problem, in order: the first ones of `oversample` times as many. With
@@ -77,7 +79,7 @@ class Workbench:
         ]
         progress.begin_rollout(len(problems) * samples, self.sampler.cache_in_use)
         self.sampler.on_phase = recorded and recorded.add_phase
-        trajectories = await collect(agent, tasks, self.grader, samples)
+        trajectories = await collect(agent, tasks, self.grader, samples, rewards)
         if recorded:
             publish(timeline, recorded.to_json())
         record = meter.record() | self.sampler.take_stats()
