@@ -7,6 +7,7 @@
     eval/               step-N.jsonl, the watched held-out problems answered by checkpoint N
     timeline/           step-N.json, who did what when in the rollouts of update N (`rollout.timeline`)
     checkpoints/        step-N/, a Hugging Face folder each; best.json names the best of them
+    tensorboard/        the same rows for TensorBoard; shown_as.json, the run's name at other trackers (`log_to`)
 
 Run again with the same config, a command goes on from the last checkpoint: what was written after it is dropped and
 computed anew, so that metrics have neither gaps nor duplicates.

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from retool.errors import RetoolError
 from retool.files import publish
+from retool.learner.adapters import adapter_state_dict, has_adapters, merged_state_dict
 
 _TRAINER = "trainer"
 _WRITING, _ASIDE, _GOING = ".writing", ".replaced", ".going"
@@ -30,14 +31,15 @@ _WRITING, _ASIDE, _GOING = ".writing", ".replaced", ".going"
 def save_checkpoint(
     folder: Path, step: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, state: dict[str, Any]
 ) -> Path:
-    """Write `folder/step-N`. Raises RetoolError if the disk is full; then nothing half-written is left."""
+    """Write `folder/step-N`; adapters are merged into its weights, and kept apart for a resume. Raises RetoolError if
+    the disk is full; then nothing half-written is left."""
     target, draft = folder / f"step-{step}", folder / f".step-{step}{_WRITING}"
     shutil.rmtree(draft, ignore_errors=True)
     try:
         (draft / _TRAINER).mkdir(parents=True)
-        model.save_pretrained(draft)
+        model.save_pretrained(draft, state_dict=merged_state_dict(model) if has_adapters(model) else None)
         tokenizer.save_pretrained(draft)
-        torch.save({"step": step, **state}, draft / _TRAINER / "state.pt")
+        torch.save({"step": step, "adapters": adapter_state_dict(model), **state}, draft / _TRAINER / "state.pt")
         _publish(draft, target)
     except Exception as error:  # safetensors and tokenizers raise classes of their own where the disk is full
         shutil.rmtree(draft, ignore_errors=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel
 
 from retool.config.schema import RlConfig, SamplingConfig
 from retool.errors import UsageError
+from retool.learner.adapters import has_adapters, without_adapters
 from retool.learner.critic import Critic
 from retool.learner.logprobs import TokenScores, score
 from retool.learner.objective import Objective, select
@@ -78,8 +80,8 @@ class _Columns:
 class Learner:
     """Holds what learning needs beside the policy: critic, reference and the optimizer.
 
-    `reference`, asked for by `rl.kl` alone, is the policy as it was before the first step; None: as it is now. Raises
-    UsageError for settings that contradict each other.
+    `reference`, asked for by `rl.kl` alone, is the policy as it was before the first step; None: as it is now. With
+    adapters it is the model without them. Raises UsageError for settings that contradict each other.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class Learner:
         torch.manual_seed(seed)
         self.critic = Critic(model, config.critic.trunk == "own") if objective.needs_critic else None
         self.reference = None
-        if objective.kl:
+        if objective.kl and not has_adapters(model):
             self.reference = (reference or copy.deepcopy(model)).eval().requires_grad_(False)
         self._planned = config.epochs * config.mini_batches  # optimizer steps of one RL step
         further = []
@@ -155,20 +157,22 @@ class Learner:
     @torch.no_grad()
     def _evaluate(self, examples: list[Example], columns: _Columns) -> None:
         """Fill in the columns that must be known before the first update."""
-        if not (self.critic or self.reference or self.config.old_logprobs == "learner"):
+        if not (self.critic or self.objective.kl or self.config.old_logprobs == "learner"):
             return
         self.model.eval()
         empty = [torch.empty(0)] * len(examples)
         columns.learner = list(empty)
         columns.values = list(empty) if self.critic else []
-        columns.reference = list(empty) if self.reference else []
+        columns.reference = list(empty) if self.objective.kl else []
         for batch in self._batches(examples, range(len(examples))):
             scores = score(self.model, batch, self.sampling)
             _put(columns.learner, batch, scores.logprobs_N)
             if self.critic:
                 _put(columns.values, batch, self.critic(batch, scores.states_ND))
-            if self.reference:
-                _put(columns.reference, batch, score(self.reference, batch, self.sampling).logprobs_N)
+            if self.objective.kl:
+                with nullcontext() if self.reference else without_adapters(self.model):
+                    scores = score(self.reference or self.model, batch, self.sampling)
+                _put(columns.reference, batch, scores.logprobs_N)
 
     def _compare(self, trajectories: Sequence[Trajectory], columns: _Columns, learned: Sequence[int]) -> None:
         """Fill in advantages, and the critic's targets."""

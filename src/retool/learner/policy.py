@@ -10,6 +10,9 @@ from transformers.utils import logging as transformers_logging
 
 from retool.config.schema import ModelConfig
 from retool.errors import UsageError
+from retool.kernels.products import take_fast_products
+from retool.learner.adapters import add_adapters, load_adapter_state_dict
+from retool.learner.checkpoint import load_state
 
 transformers_logging.disable_progress_bar()  # a stage shows its own
 
@@ -39,7 +42,21 @@ def load_policy(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokeniz
         model.gradient_checkpointing_enable()
     tokenizer = load_tokenizer(config.path, config.trust_remote_code)
     _cut_padding(model, tokenizer)
+    take_fast_products(model)
     return model.to(pick_device(config)), tokenizer
+
+
+def load_trainable(
+    config: ModelConfig, seed: int, resumed: Path | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """The policy that learns, as configured or as it was in the checkpoint `resumed`; with its adapters, if any."""
+    if config.lora.rank == 0:
+        return load_policy(config.model_copy(update={"path": str(resumed or config.path)}))
+    model, tokenizer = load_policy(config)  # not the checkpoint, into whose weights the adapters are merged
+    add_adapters(model, config.lora, seed)
+    if resumed:
+        load_adapter_state_dict(model, load_state(resumed)["adapters"])
+    return model, tokenizer
 
 
 def _cut_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -85,6 +102,7 @@ def create_model(config: ModelConfig, tokenizer: PreTrainedTokenizerFast, seed: 
         raise UsageError(f"model.architecture is not a transformers config: {_first_line(error)}") from error
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(model_config, dtype=getattr(torch, config.dtype))
+    take_fast_products(model)
     return model.to(pick_device(config))
 
 

@@ -133,7 +133,8 @@ def value_clip(
 
 def explained_variance(values_N: torch.Tensor, returns_N: torch.Tensor) -> float:
     """1 − Var(returns − values) / Var(returns): 1 is a perfect critic, 0 one that knows the mean only. 0 where the
-    returns do not vary."""
-    if returns_N.numel() < 2 or (variance := returns_N.double().var()) == 0:
+    returns do not vary by more than the rounding of fp32."""
+    values_N, returns_N = values_N.double(), returns_N.double()
+    if returns_N.numel() < 2 or (variance := returns_N.var()) < 1e-12 * (1.0 + returns_N.square().mean()):
         return 0.0
-    return float(1.0 - (returns_N.double() - values_N.double()).var() / variance)
+    return float(1.0 - (returns_N - values_N).var() / variance)

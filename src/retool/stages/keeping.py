@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from retool.config.schema import RlConfig
 from retool.learner.checkpoint import (
@@ -61,13 +61,9 @@ class Keeper:
     def _path(self) -> Path:
         return self._folder / f"step-{self._step}"
 
-    @property
-    def _model(self) -> PreTrainedModel:
-        return self._learner.model
-
     def _save(self) -> None:
         state = {"learner": self._learner.state_dict(), "unfinished": self._unfinished}
-        save_checkpoint(self._folder, self._step, self._model, self._tokenizer, state)
+        save_checkpoint(self._folder, self._step, self._learner.model, self._tokenizer, state)
         self._is_saved = True
 
     def _drop_old(self) -> None:

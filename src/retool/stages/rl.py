@@ -17,11 +17,12 @@ from retool.analysis import alarms, health
 from retool.config.schema import Config
 from retool.errors import UsageError
 from retool.files import cannot_write
+from retool.learner.adapters import has_adapters, merged_parameters
 from retool.learner.checkpoint import latest_resumable, list_checkpoints, load_state
 from retool.learner.compatibility import check_learnable
 from retool.learner.learner import Learner, LearnerRecord
 from retool.learner.objective import make_objective
-from retool.learner.policy import load_policy
+from retool.learner.policy import load_policy, load_trainable
 from retool.objectives.selection import void_turns
 from retool.runs import RunFolder, environment
 from retool.stages.guards import refuse_endless_nan, refuse_overload
@@ -51,9 +52,9 @@ async def run_rl(config: Config, training: Sequence[Problem], heldout: Sequence[
 
     with Stopping(asyncio.current_task()) as stop:
         resumed = latest_resumable(run.checkpoints)
-        model, tokenizer = load_policy(config.model.model_copy(update={"path": str(resumed or config.model.path)}))
+        model, tokenizer = load_trainable(config.model, config.seed, resumed)
         check_learnable(model)
-        reference = load_policy(config.model)[0] if rl.kl and resumed else None
+        reference = load_policy(config.model)[0] if rl.kl and resumed and not has_adapters(model) else None
         learner = Learner(model, objective, rl, config.sampling, config.seed, reference)
         first, unfinished = 0, None
         if resumed:
@@ -73,7 +74,7 @@ async def run_rl(config: Config, training: Sequence[Problem], heldout: Sequence[
                 stop.saving(keeper.save_now),
             ):
                 steps = _Steps(config, run, bench, learner, keeper, Logbook(run, loggers, alarms), progress, watched)
-                await bench.sampler.update(first, model.named_parameters())
+                await bench.sampler.update(first, merged_parameters(model))
                 if rl.eval_every and first == 0:
                     await steps.evaluate(0)
                 if unfinished:
@@ -110,10 +111,11 @@ class _Steps:
         _write(self.run, step, trajectories, record)
 
         metrics = _state_of(trajectories) | learned | ({"refill_rounds": rounds} if self.config.rl.refill else {})
-        self.keeper.learned(step, {"metrics": metrics, "timings": timings})
-        await self.bench.sampler.update(step, self.learner.model.named_parameters())
+        row = {"metrics": metrics, "timings": timings}
+        self.keeper.learned(step, row)
+        await self.bench.sampler.update(step, merged_parameters(self.learner.model))
         timings |= clock.lap("weights")
-        return {"metrics": metrics, "timings": timings}
+        return row
 
     async def finish(self, step: int, row: Unfinished) -> None:
         """Evaluate if it is time to, write the rows, and save the weights if they are to stay."""

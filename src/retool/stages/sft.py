@@ -16,7 +16,7 @@ from retool.learner.checkpoint import drop_old_states, latest_resumable, load_st
 from retool.learner.compatibility import check_learnable
 from retool.learner.optimizer import Optimizer
 from retool.learner.packing import Example
-from retool.learner.policy import create_model, load_policy
+from retool.learner.policy import create_model, load_trainable
 from retool.learner.sft import sft_step
 from retool.learner.tokenizer import check_reload, train_tokenizer
 from retool.protocol import make_protocol
@@ -112,10 +112,10 @@ def _policy(
     config: Config, traces: Sequence[Trace], resumed: Path | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """The resumed checkpoint, the configured model, or a new one with a tokenizer learned from the traces."""
-    if resumed:
-        return load_policy(config.model.model_copy(update={"path": str(resumed)}))
-    if config.model.path:
-        return load_policy(config.model)
+    if resumed or config.model.path:
+        return load_trainable(config.model, config.seed, resumed)
+    if config.model.lora.rank:
+        raise UsageError("adapters (model.lora) learn beside a model that is there already: give model.path")
     tokenizer = train_tokenizer(map(_text, traces), config.model.vocabulary)
     model = create_model(config.model, tokenizer, config.seed)
     check_reload(model.config, tokenizer, _text(traces[0]))
