@@ -15,8 +15,9 @@ import torch
 from torch import nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
+from transformers import PreTrainedModel
 
-_SMALLEST_PRODUCT = 1 << 20  # multiplications; below, the call itself takes longer than it saves
+_SMALLEST_PRODUCT = 3 << 19  # multiplications; below, the call itself takes longer than it saves
 
 
 def take_fast_products(model: nn.Module) -> None:
@@ -31,9 +32,23 @@ def take_fast_products(model: nn.Module) -> None:
             module.forward = MethodType(_forward, module)
 
 
+def lay_out_for_few_rows(model: PreTrainedModel) -> None:
+    """Let the weights of linear layers lie in memory as oneDNN reads them, transposed: same values, same shape.
+
+    For 16 to 64 rows, a decode step, products take 12 to 20 % less time; for many rows it makes no difference. The
+    output head, large and perhaps the embedding too, which is read row by row, stays as it is.
+    """
+    head = model.get_output_embeddings()
+    for module in model.modules():
+        weight = module.weight if type(module) is nn.Linear and module is not head else None
+        if type(weight) is nn.Parameter and _is_supported(weight) and _works():
+            weight.data = weight.data.t().contiguous().t()
+
+
 def _forward(layer: nn.Linear, rows: torch.Tensor) -> torch.Tensor:
-    weight, bias = layer.weight, layer.bias
-    if type(weight) is not nn.Parameter or torch.is_autocast_enabled(rows.device.type) or not _is_fast(rows, weight):
+    parameters = layer._parameters  # a quarter of the time of `layer.weight`
+    weight, bias = parameters["weight"], parameters["bias"]
+    if not _is_fast(rows, weight) or type(weight) is not nn.Parameter or torch.is_autocast_enabled(rows.device.type):
         return functional.linear(rows, weight, bias)
     if torch.is_grad_enabled():
         return _Linear.apply(rows, weight, bias)
@@ -72,12 +87,13 @@ class _Linear(torch.autograd.Function):
 
 
 def _is_fast(rows: torch.Tensor, weight_NK: torch.Tensor) -> bool:
-    return (
-        rows.device.type == "cpu"
-        and weight_NK.dtype is rows.dtype is torch.float32
-        and rows.numel() * weight_NK.shape[0] >= _SMALLEST_PRODUCT
-        and _works()
-    )
+    if rows.numel() * weight_NK.shape[0] < _SMALLEST_PRODUCT:
+        return False
+    return rows.dtype is torch.float32 and rows.is_cpu and _is_supported(weight_NK) and _works()
+
+
+def _is_supported(weight_NK: torch.Tensor) -> bool:
+    return weight_NK.dtype is torch.float32 and weight_NK.is_cpu
 
 
 def _multiply(rows: torch.Tensor, weight_NK: torch.Tensor, bias_N: torch.Tensor | None) -> torch.Tensor:

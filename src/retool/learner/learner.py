@@ -233,7 +233,9 @@ class Learner:
         if column["correction"] is not None:
             policy_N = column["correction"] * policy_N
         parts = {"policy_loss": policy_N, "entropy": scores.entropies_N, **parts}
-        loss_N = policy_N - self.config.entropy_coefficient * scores.entropies_N
+        loss_N = policy_N
+        if self.config.entropy_coefficient:  # a gradient of it costs passes of its own
+            loss_N = loss_N - self.config.entropy_coefficient * scores.entropies_N
         if column["reference"] is not None:
             parts["kl_reference"] = self.objective.kl(scores.logprobs_N, column["reference"])
             loss_N = loss_N + self.objective.kl_coefficient * parts["kl_reference"]

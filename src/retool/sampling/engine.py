@@ -24,7 +24,7 @@ import torch
 from transformers import PreTrainedModel
 
 from retool.errors import RetoolError
-from retool.kernels.products import take_fast_products
+from retool.kernels.products import lay_out_for_few_rows, take_fast_products
 from retool.sampling.budget import rows_held
 from retool.sampling.cache import RowCache, attending, row_bytes
 from retool.sampling.choose import draw, is_plain, transform_logits
@@ -121,6 +121,7 @@ class Engine(Sampler):
         self._loop: asyncio.Task[None] | None = None
         self._stats = EngineStats()
         take_fast_products(model)
+        lay_out_for_few_rows(model)
         self._lean = LeanForward(model)
         check_logits(model, self._read, capacity)
         self._lean.compare(self._read, held, capacity)
