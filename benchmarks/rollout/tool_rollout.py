@@ -26,7 +26,7 @@ SAMPLES = 8
 ROLLOUT = RolloutConfig(max_tokens=256, max_calls=4, rows=64)
 SLEEP_SECONDS = 0.5
 LEARNING_RATE = 1e-6
-VLLM_ARGS = ("--gpu-memory-utilization", "0.4")  # of the main memory, on a CPU
+VLLM_ARGS = ("--gpu-memory-utilization", "0.15")  # of the main memory, on a CPU
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from retool.kernels import products
-from retool.kernels.products import multiply, take_fast_products
+from retool.kernels.products import lay_out_for_few_rows, multiply, take_fast_products
 
 SHAPES = [(600, 96, 64), (512, 192, 576), (2048, 64, 128)]  # rows, inputs, outputs: all large enough to be taken
 
@@ -86,3 +88,16 @@ def test_what_is_no_large_product_of_plain_fp32_goes_the_usual_way(
 def test_operands_may_be_strided() -> None:
     rows, weight = torch.randn(128, 300).t(), torch.randn(128, 256).t()
     torch.testing.assert_close(multiply(rows, weight), rows @ weight.t(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_weights_that_lie_otherwise_are_the_same_weights(tied: bool, tmp_path: Path) -> None:
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2, tie_word_embeddings=tied))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    lay_out_for_few_rows(model)
+    assert model.model.layers[0].mlp.up_proj.weight.stride() == (1, 64)
+    assert model.lm_head.weight.is_contiguous() and model.model.embed_tokens.weight.is_contiguous()
+    model.save_pretrained(tmp_path)
+    for state in (model.state_dict(), LlamaForCausalLM.from_pretrained(tmp_path).state_dict()):
+        torch.testing.assert_close(state, before, rtol=0, atol=0)

@@ -65,7 +65,7 @@ class VllmSampler(Sampler):
         self._stats = dict.fromkeys(("requests", "scored_tokens", "weight_gap"), 0.0)
 
     async def __aenter__(self) -> Self:
-        self._padding = await asyncio.to_thread(self._ids_without_text)
+        self._padding = self._ids_without_text()
         try:
             self._clients = [await self._stack.enter_async_context(VllmClient(url, self._remedy)) for url in self.urls]
             await self.update(0, self._model.named_parameters())
@@ -111,12 +111,15 @@ class VllmSampler(Sampler):
         """Nothing to do: what vLLM's cache holds gives way to what is used."""
 
     async def update(self, version: int, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Hand the weights over by files while sampling goes on; segments under way are finished before they are
-        loaded, and later ones wait until then.
+        """Hand the weights over by files; segments under way are finished before they are loaded, and later ones wait
+        until then.
+
+        They are written in this thread, as whatever else torch computes here: with GNU OpenMP, once other threads have
+        computed too, parallel parts of all of them take half as long again, for good.
         """
         folder = self._folder / f"{self._run}-{version}"
         try:
-            await asyncio.to_thread(write_weights, folder, weights, tied_weights(self._model))
+            write_weights(folder, weights, tied_weights(self._model))
             self._open.clear()
             self._drained.clear()
             if self._running:
@@ -182,7 +185,7 @@ class VllmSampler(Sampler):
             prompt = [0, 1, 2, 3]
             found = [pair async for pair in client.stream(prompt, request, self._padding, self._salt)]
             ids, logprobs = [token for token, _ in found], torch.tensor([logprob for _, logprob in found])
-            ours = await asyncio.to_thread(self._learner_logprobs, prompt, ids)
+            ours = self._learner_logprobs(prompt, ids)
             gap = float((logprobs - ours).abs().max())
             self._stats["weight_gap"] = max(self._stats["weight_gap"], gap)
             if not gap < _LARGEST_GAP:
@@ -228,7 +231,7 @@ async def open_vllm(
         urls, remedy = config.urls, _RESTART
         if config.vllm_python:
             served = folder / "served"
-            await asyncio.to_thread(write_model, served, model)
+            write_model(served, model)
             server = VllmServer(
                 config.vllm_python,
                 served,
