@@ -1,12 +1,14 @@
 """The learner on a CPU: an RL update next to TRL's, and what it leaves of the processor's speed and of the memory.
 
     python benchmarks/learner_throughput.py --model FOLDER [--trl-python PATH] [--rounds 3] [--threads N]
-        [--figures NAME ...]
+        [--figures NAME ...] [--calling-model FOLDER --data FILE]
 
-FOLDER holds SmolLM2-135M. Prints what is measured while it goes on, and as its last line a JSON object:
+FOLDER holds SmolLM2-135M; of a whole step, one that calls tools (benchmarks/rollout/two_turn_checkpoint.py), and FILE has
+GSM8K's problems. Prints what is measured while it goes on, and as its last line a JSON object:
     update_vs_trl      tokens per second of an update over TRL's GRPOTrainer: loss, backward, clipping, AdamW on
                        16 sequences of 512 tokens at most (benchmarks/learner/lengths.json), neither with old log-probs
-    step_vs_trl        the same of a whole step, rollouts included
+    step_vs_trl        completions per second of a whole step with calls over TRL's: rollout, grading, update; 8 prompts
+                       × 8 completions
     gemm_share         6 · parameters · tokens per second over what a large fp32 product reaches in the same run
     peak_memory_ratio  memory of head and loss over that of logits, log_softmax and gather, 4,096 tokens, vocabulary
                        151,936 (the plain way takes 13 GB)
@@ -17,6 +19,7 @@ command that brings it is shown.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import statistics
@@ -27,10 +30,12 @@ from pathlib import Path
 import torch
 import transformers
 
-from learner import head_memory, products, update
+from learner import head_memory, products, step, update
+from retool.data.load import load_problems
 from rollout import peer
 
-FIGURES = ("update", "memory")
+FIGURES = ("update", "memory", "step")
+STEP_PROMPTS = 8
 INSTALL = 'python -m venv venv-trl && venv-trl/bin/pip install "trl==1.16.*"'
 MEMORY_TOKENS = 4096
 
@@ -39,6 +44,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="folder of SmolLM2-135M")
     parser.add_argument("--trl-python", type=Path, help="a Python with TRL 1.16")
+    parser.add_argument("--calling-model", type=Path, help="a checkpoint that calls tools, for a whole step")
+    parser.add_argument("--data", type=Path, help="GSM8K's problems, for a whole step")
     parser.add_argument("--rounds", type=int, default=3, help="repetitions of each comparison (default 3)")
     parser.add_argument("--budget", type=int, default=2048, help="tokens of a micro-batch (default 2048)")
     parser.add_argument("--trl-micro-batch", type=int, default=8, help="TRL's sequences at a time (default 8, its own)")
@@ -57,6 +64,10 @@ def main() -> None:
         figures["peak_memory_ratio"] = memory_ratio()
     if "update" in options.figures:
         figures |= updates(options)
+    if "step" in options.figures and options.trl_python and options.calling_model and options.data:
+        problems = load_problems(str(options.data), "gsm8k").problems[:STEP_PROMPTS]
+        chosen = options.trl_python, options.threads, options.rounds, options.budget
+        figures["step_vs_trl"] = asyncio.run(step.over_trl(options.calling_model, problems, *chosen))
     print(json.dumps({name: None if value is None else round(value, 3) for name, value in figures.items()}))
 
 
