@@ -3,7 +3,7 @@
     python benchmarks/learner_throughput.py --model FOLDER [--trl-python PATH] [--rounds 3] [--threads N]
         [--figures NAME ...] [--calling-model FOLDER --data FILE]
 
-FOLDER holds SmolLM2-135M; for a whole step it takes one that calls tools (benchmarks/rollout/two_turn_checkpoint.py) and
+FOLDER holds SmolLM2-135M; for a whole step it takes one that calls (benchmarks/rollout/two_turn_checkpoint.py) and
 GSM8K's problems. Prints what is measured while it goes on, and as its last line a JSON object:
     update_vs_trl      tokens per second of an update over TRL's GRPOTrainer: loss, backward, clipping, AdamW on
                        16 sequences of 512 tokens at most (benchmarks/learner/lengths.json), neither with old log-probs
