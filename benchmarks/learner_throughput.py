@@ -72,17 +72,18 @@ def main() -> None:
 
 
 def updates(options: argparse.Namespace) -> dict[str, float]:
-    learner = update.Learner(options.model, options.budget)
-    sequences = update.draw_sequences(learner.model.config.vocab_size)
+    ours = update.Update(options.model, options.budget)
+    sequences = update.draw_sequences(ours.model.config.vocab_size)
     trl = _trl(options, sequences)
-    learner.update(sequences)
+    trajectories = ours.record(sequences)
+    ours.run(trajectories)
     if trl:
         trl.ask({})
     shares, ratios = [], []
     for _ in range(options.rounds):
         peak = products.peak_gflops()
-        seconds, norm = learner.update(sequences)
-        speed = 6 * learner.matrix_parameters * sequences.tokens / seconds / 1e9
+        seconds, norm = ours.run(trajectories)
+        speed = 6 * ours.matrix_parameters * sequences.tokens / seconds / 1e9
         shares.append(speed / peak)
         peer.say(
             f"ReTool {seconds:.2f} s, {sequences.tokens / seconds:.0f} tokens/s, {speed:.0f} of {peak:.0f} GFLOP/s"

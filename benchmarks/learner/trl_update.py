@@ -33,7 +33,10 @@ def main() -> None:
         facts = {"trl": trl.__version__, "torch": torch.__version__, "optimizer": type(optimizer).__name__}
         print(json.dumps(facts), file=answers, flush=True)
         for _ in sys.stdin:
-            print(json.dumps(update(trainer, optimizer, batch, setup["micro_batch"])), file=answers, flush=True)
+            began = time.perf_counter()
+            norm = update(trainer, batch, len(setup["prompts"]), setup["micro_batch"])
+            answer = {"seconds": time.perf_counter() - began, "norm": norm}
+            print(json.dumps(answer), file=answers, flush=True)
 
 
 def make_trainer(setup: dict[str, Any], folder: str) -> GRPOTrainer:
@@ -86,17 +89,19 @@ def padded(setup: dict[str, Any]) -> dict[str, torch.Tensor]:
     }
 
 
-def update(
-    trainer: GRPOTrainer, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor], size: int
-) -> dict[str, float]:
-    began = time.perf_counter()
-    for begin in range(0, len(batch["advantages"]), size):
-        part = {name: x if x.dim() == 0 else x[begin : begin + size] for name, x in batch.items()}
-        trainer.compute_loss(trainer.model, part).backward()
+def update(trainer: GRPOTrainer, batch: dict[str, Any], sequences: int, micro_batch: int) -> float:
+    """`compute_loss` and backward for some sequences at a time, clipping, and the trainer's own optimizer. Returns the
+    gradient's norm."""
+    for begin in range(0, sequences, micro_batch):
+        part = slice(begin, begin + micro_batch)
+        rows = {
+            name: x[part] if isinstance(x, list) or (torch.is_tensor(x) and x.dim()) else x for name, x in batch.items()
+        }
+        trainer.compute_loss(trainer.model, rows).backward()
     norm = torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return {"seconds": time.perf_counter() - began, "norm": float(norm)}
+    trainer.optimizer.step()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    return float(norm)
 
 
 if __name__ == "__main__":

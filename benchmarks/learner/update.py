@@ -1,7 +1,7 @@
 """One RL update of a policy: GRPO's loss on sequences of fixed lengths, backward, clipping, AdamW.
 
-Ids are drawn once from the vocabulary, advantages are +1 and −1 in turn; neither side computes old log-probabilities,
-so the ratio is 1 and the loss says nothing. That both sides compute the same is seen in the gradient's norm.
+Ids are drawn once from the vocabulary, advantages are +1 and −1 in turn; neither side computes old log-probabilities
+while it is timed, and the ratio is about 1. That both sides compute the same is seen in the gradient's norm.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from retool.kernels.products import take_fast_products
+from retool.config.schema import ModelConfig, RlConfig, SamplingConfig
+from retool.learner.learner import Learner
 from retool.learner.logprobs import score
-from retool.learner.packing import Example, make_batch, pack
-from retool.objectives.aggregation import sequence_mean
-from retool.objectives.losses import ppo_clip
+from retool.learner.objective import make_objective
+from retool.learner.packing import Example, make_batch
+from retool.learner.policy import load_policy
+from retool.rollout.agent import Task
+from retool.types import Author, Problem, Span, Trajectory
 
 LENGTHS = Path(__file__).with_name("lengths.json")
 LEARNING_RATE = 1e-6
@@ -48,14 +50,19 @@ def draw_sequences(vocabulary: int) -> Sequences:
     return Sequences(list(prompts), list(responses), [1.0 - 2.0 * (i % 2) for i in range(len(parts))])
 
 
-class Learner:
-    """ReTool's update, of the learner's parts."""
+class Update:
+    """ReTool's: what `retool rl` calls once a step, with the rewards of one group as advantages."""
 
     def __init__(self, folder: Path, budget: int):
-        self.model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).train()
-        take_fast_products(self.model)
-        self._budget = budget
-        self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
+        self.model, _ = load_policy(ModelConfig(path=str(folder), device="cpu"))
+        config = RlConfig(
+            algorithm="dr_grpo",
+            aggregation="sequence_mean",
+            learning_rate=LEARNING_RATE,
+            mini_batches=1,
+            micro_batch_tokens=budget,
+        )
+        self._learner = Learner(self.model, make_objective(config, max_tokens=1), config, SamplingConfig(), seed=0)
 
     @property
     def matrix_parameters(self) -> int:
@@ -64,29 +71,23 @@ class Learner:
         tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
         return sum(p.numel() for p in model.parameters()) - (0 if tied else model.get_input_embeddings().weight.numel())
 
-    def update(self, sequences: Sequences) -> tuple[float, float]:
+    def record(self, sequences: Sequences) -> list[Trajectory]:
+        """The sequences as a sampler with these weights would have recorded them."""
+        rows = zip(sequences.prompts, sequences.responses, sequences.advantages, strict=True)
+        return [self._trajectory(number, *row) for number, row in enumerate(rows)]
+
+    @torch.no_grad()
+    def _trajectory(self, number: int, prompt: list[int], response: list[int], reward: float) -> Trajectory:
+        example = Example(prompt + response, [False] * len(prompt) + [True] * len(response))
+        logprobs = score(self.model, make_batch([example], [0], self.model.device)).logprobs_N.tolist()
+        task = Task(Problem("drawn", "", "", "drawn"), prompt, "benchmark", 0, 1, number, "drawn")
+        trajectory = task.begin("text")
+        trajectory.spans = [Span(Author.MODEL, response, "", logprobs)]
+        trajectory.reward = {"total": reward}
+        return trajectory
+
+    def run(self, trajectories: Sequence[Trajectory]) -> tuple[float, float]:
         """Seconds, and the gradient's norm."""
         began = time.perf_counter()
-        parts = zip(sequences.prompts, sequences.responses, strict=True)
-        examples = [Example(a + b, [False] * len(a) + [True] * len(b)) for a, b in parts]
-        lengths = [len(response) for response in sequences.responses]
-        weights = sequence_mean(torch.tensor(lengths)).split(lengths)
-        for indices in pack([len(example) for example in examples], self._budget):
-            self._backward(examples, indices, weights, sequences.advantages)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        return time.perf_counter() - began, float(norm)
-
-    def _backward(
-        self,
-        examples: Sequence[Example],
-        indices: Sequence[int],
-        weights: Sequence[torch.Tensor],
-        advantages: Sequence[float],
-    ) -> None:
-        batch = make_batch(examples, indices, self.model.device)
-        scores = score(self.model, batch, entropy=True)  # as a metric, as TRL does
-        advantages_N = torch.tensor([advantages[i] for i in indices]).repeat_interleave(batch.model_lengths_B)
-        loss_N, _ = ppo_clip(scores.logprobs_N, scores.logprobs_N.detach(), advantages_N, batch.model_lengths_B)
-        (torch.cat([weights[i] for i in indices]) * loss_N).sum().backward()
+        metrics, _ = self._learner.update(trajectories, 1)
+        return time.perf_counter() - began, metrics["grad_norm"]

@@ -16,14 +16,14 @@ ROOT = Path(__file__).parents[2]
 
 
 class Peer:
-    """`script`, run by `python`; it gets `setup` as its first line and imports `retool` from this repository.
+    """`script`, run by `python`; it gets `setup` as its first line, and can import `retool` and these benchmarks.
 
     Between questions it waits on a pipe and takes no CPU time. Its standard error is this process's.
     """
 
     def __init__(self, python: Path, script: Path, threads: int, setup: dict[str, Any]) -> None:
         environment = os.environ | {
-            "PYTHONPATH": str(ROOT / "src"),
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "benchmarks")]),
             "OMP_NUM_THREADS": str(threads),
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 import trl
 from datasets import Dataset
+from learner.trl_update import update
 from transformers import AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 from trl.chat_template_utils import qwen3_template
@@ -110,7 +111,7 @@ def roll_out(trainer: GRPOTrainer, rows: list[dict[str, Any]], learn: bool) -> d
     batch = trainer._generate_and_score_completions(rows)
     del trainer._generate
     if learn:
-        update(trainer, batch, len(rows))
+        update(trainer, batch, len(rows), MICRO_BATCH)
         timed["seconds"] = time.perf_counter() - began
     _, _, mask, completions, *_ = timed["result"]
     turns = [sum(bool(message.get("tool_calls")) for message in completion) for completion in completions]
@@ -120,18 +121,6 @@ def roll_out(trainer: GRPOTrainer, rows: list[dict[str, Any]], learn: bool) -> d
         "model_tokens": sum(map(sum, mask)),
         "calling_turns": turns,
     }
-
-
-def update(trainer: GRPOTrainer, batch: dict[str, Any], sequences: int) -> None:
-    for begin in range(0, sequences, MICRO_BATCH):
-        part = slice(begin, begin + MICRO_BATCH)
-        rows = {
-            name: x[part] if isinstance(x, list) or (torch.is_tensor(x) and x.dim()) else x for name, x in batch.items()
-        }
-        trainer.compute_loss(trainer.model, rows).backward()
-    torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
-    trainer.optimizer.step()
-    trainer.optimizer.zero_grad(set_to_none=True)
 
 
 if __name__ == "__main__":

@@ -6,26 +6,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from retool.errors import UsageError
 from retool.learner import attention
 from retool.learner.compatibility import check_learnable
 from retool.learner.logprobs import score
 from retool.learner.packing import Example, make_batch, pack
+from small_models import make_model
 
-SIZES = {
-    "vocab_size": 97,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": 0,
-}
 WINDOWED = {"sliding_window": 7, "layer_types": ["sliding_attention", "full_attention"], "head_dim": 8}
 MODELS = {
     "llama": {},
@@ -39,11 +28,6 @@ MODELS = {
     "granite": {"logits_scaling": 3.0},
 }
 CPU = torch.device("cpu")
-
-
-def make_model(model_type: str, **extra: object) -> PreTrainedModel:
-    torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **{**SIZES, **extra})).eval()
 
 
 def examples_of(lengths: list[int], seed: int = 0) -> list[Example]:

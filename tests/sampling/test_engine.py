@@ -9,35 +9,13 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from retool.config.schema import SamplingConfig
 from retool.errors import RetoolError, UsageError
 from retool.sampling.engine import Engine, EngineStats
 from retool.sampling.sampler import SamplingParams, Segment, trajectory_key
-
-VOCABULARY = 97
-COMMON = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": 0,
-}
-
-MULTI_HEAD = {"gpt2", "gpt_neox", "gptj", "mpt", "bloom"}  # as many key as query heads; their configs know no other
-
-
-def make_model(model_type: str, **extra: object) -> PreTrainedModel:
-    torch.manual_seed(0)
-    sizes = {k: v for k, v in COMMON.items() if k != "num_key_value_heads" or model_type not in MULTI_HEAD}
-    config = AutoConfig.for_model(model_type, **{**sizes, **extra})
-    return AutoModelForCausalLM.from_config(config).eval()
+from small_models import VOCABULARY, make_model
 
 
 def recorded_and_plain(model: PreTrainedModel, turns: list[tuple[list[int], Segment]]) -> tuple[torch.Tensor, ...]:

@@ -38,8 +38,8 @@ def behaviour(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
         "code_lines": _mean([sum(code_lines(call.code) for call in t.calls) for t in trajectories]),
         "correct_code_count": sum(call.status is CallStatus.OK for t in trajectories for call in t.calls),
         "code_pass_rate": {
-            "correct": _mean([_last_call_ok(t) for t in with_code if t.correct]),
-            "incorrect": _mean([_last_call_ok(t) for t in with_code if not t.correct]),
+            "correct": _mean([last_call_ok(t) for t in with_code if t.correct]),
+            "incorrect": _mean([last_call_ok(t) for t in with_code if not t.correct]),
         },
         "invocation_timing": _mean([t.calls[0].start / t.tokens() for t in trajectories if t.calls])
         if counted
@@ -66,7 +66,7 @@ def code_lines(code: str) -> int:
     return sum(1 for line in lines if line and not line.startswith("#"))
 
 
-def _last_call_ok(trajectory: Trajectory) -> bool:
+def last_call_ok(trajectory: Trajectory) -> bool:
     return trajectory.calls[-1].status is CallStatus.OK
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+from retool.analysis.behaviour import last_call_ok
 from retool.types import Author, CallStatus, StopReason, Trajectory
 
 
@@ -35,8 +36,7 @@ def health(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         "lost_rate": share([t for t in trajectories if t.stop is StopReason.SANDBOX]),
     }
     if with_code:
-        passed = [t for t in with_code if t.calls[-1].status is CallStatus.OK]
-        row["code_pass_rate"] = share(passed, len(with_code))
+        row["code_pass_rate"] = share([t for t in with_code if last_call_ok(t)], len(with_code))
     for author in Author:
         lengths = [t.tokens(author) for t in trajectories] or [0]
         row[f"{author}_tokens"] = sum(lengths) / len(lengths)

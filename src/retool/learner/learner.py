@@ -22,13 +22,14 @@ from retool.errors import UsageError
 from retool.learner.adapters import has_adapters, without_adapters
 from retool.learner.critic import Critic
 from retool.learner.logprobs import TokenScores, score
-from retool.learner.objective import Objective, select
+from retool.learner.objective import Objective, learnable, select
 from retool.learner.optimizer import Optimizer
 from retool.learner.packing import Batch, Example, make_batch, pack
 from retool.objectives.advantages import whiten
 from retool.objectives.losses import explained_variance, value_clip
 from retool.objectives.off_policy import staleness
-from retool.types import Author, StopReason, Trajectory
+from retool.objectives.ragged import spread
+from retool.types import Author, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class Learner:
         and masks drop, are left out. Returns metrics (means over model tokens) and the record. Raises nothing on an
         empty selection: then there is nothing to learn."""
         rng = np.random.default_rng([self.seed, step])
-        present = [t for t in trajectories if t.stop is not StopReason.SANDBOX and t.tokens(Author.MODEL)]
+        present = learnable(trajectories)
         kept, dropped = select(self.objective.filters, present, rng)
         compared = [present[i] for i in kept]
         learned, masked = select(self.objective.masks, compared, rng)
@@ -183,8 +184,8 @@ class Learner:
         values_N = torch.cat(columns.values) if columns.values else None
         advantages_N, returns_N = self.objective.advantage(rewards_B, groups_B, values_N, torch.tensor(lengths))
         if self.objective.needs_critic if self.config.whiten is None else self.config.whiten:
-            in_loss = [torch.full((length,), float(i in set(learned))) for i, length in enumerate(lengths)]
-            advantages_N = whiten(advantages_N, torch.cat(in_loss))
+            in_loss_B = torch.zeros(len(lengths)).index_fill_(0, torch.tensor(learned), 1.0)
+            advantages_N = whiten(advantages_N, spread(in_loss_B, torch.tensor(lengths)))
         columns.advantages = list(advantages_N.split(lengths))
         columns.returns = [] if returns_N is None else list(returns_N.split(lengths))
 

@@ -22,7 +22,7 @@ from retool.objectives.ragged import spread
 from retool.objectives.registry import lookup
 from retool.objectives.rewards import Reward
 from retool.objectives.selection import Selection
-from retool.types import Trajectory
+from retool.types import Author, StopReason, Trajectory
 
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "ppo": {"advantage": "gae", "loss": "ppo_clip", "aggregation": "token_mean"},
@@ -137,6 +137,11 @@ def _kl(config: RlConfig) -> tuple[Callable | None, float]:
     if settings.keys() - {"coefficient"} or not isinstance(coefficient, int | float) or coefficient < 0:
         raise UsageError(f"rl.kl must be {{{name}: {{coefficient: 0.01}}}}, a number of 0 or more; found {config.kl}")
     return lookup("kl", name), float(coefficient)
+
+
+def learnable(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    """Those that something can be learned from: the model wrote something, and the sandbox did not lose it."""
+    return [t for t in trajectories if t.stop is not StopReason.SANDBOX and t.tokens(Author.MODEL)]
 
 
 def select(

@@ -398,12 +398,12 @@ class Engine(Sampler):
         positions = np.array([request.row.sampled for request in requests], np.uint64)
         uniforms_N = torch.from_numpy(uniforms(keys, positions)).to(logits_NV.device)
         ids_N, logprobs_N = draw(transform_logits(allowed_NV, config), uniforms_N)
-        drawn = [ids_N.tolist(), logprobs_N.tolist()]
+        drawn = [ids_N.double(), logprobs_N.double()]  # stacked, to leave the device at once
         if not is_own:
             own_N = logits_NV.gather(-1, ids_N[:, None]).squeeze(-1) - logits_NV.logsumexp(-1)
-            drawn.append(own_N.tolist())
-        for request, token, *logprobs in zip(requests, *drawn, strict=True):
-            self._append(request, token, *logprobs)
+            drawn.append(own_N.double())
+        for request, (token, *logprobs) in zip(requests, torch.stack(drawn, 1).tolist(), strict=True):
+            self._append(request, int(token), *logprobs)
 
     def _append(self, request: Request, token: int, logprob: float, model_logprob: float | None = None) -> None:
         if math.isnan(logprob):

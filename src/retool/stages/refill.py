@@ -9,12 +9,12 @@ import numpy as np
 
 from retool.config.schema import RlConfig
 from retool.errors import UsageError
-from retool.learner.objective import Objective
+from retool.learner.objective import Objective, learnable
 from retool.objectives.selection import equal_rewards
 from retool.runs import RunFolder
 from retool.stages.progress import Progress
-from retool.stages.workbench import Rollout, Workbench, draw_problems
-from retool.types import Author, Problem, StopReason, Trajectory
+from retool.stages.workbench import Rollout, Workbench, draw_in_passes, occupancy
+from retool.types import Problem, Trajectory
 
 
 def check_refill(rl: RlConfig, objective: Objective) -> None:
@@ -30,7 +30,7 @@ def problems_to_come(training: Sequence[Problem], rl: RlConfig, seed: int) -> li
     """All problems that the run may draw."""
     if rl.refill:
         return list(training)
-    drawn = [draw_problems(training, rl.prompts, seed, step - 1) for step in range(1, rl.steps + 1)]
+    drawn = [draw_in_passes(training, rl.prompts, seed, step - 1) for step in range(1, rl.steps + 1)]
     return [problem for step in drawn for problem in step]
 
 
@@ -43,7 +43,7 @@ async def roll_out_step(
     the step has had.
     """
     rl, seed = bench.config.rl, bench.config.seed
-    problems = draw_problems(training, rl.prompts, seed, step - 1)
+    problems = draw_in_passes(training, rl.prompts, seed, step - 1)
     rollout, rounds = Rollout([], {}), 0
     had: set[str] = set()
     while problems:
@@ -76,7 +76,7 @@ def _draw_further(training: Sequence[Problem], had: set[str], count: int, seed: 
 
 def _differing_groups(trajectories: Sequence[Trajectory]) -> int:
     """Groups with different rewards among what the learner will see."""
-    present = [t for t in trajectories if t.stop is not StopReason.SANDBOX and t.tokens(Author.MODEL)]
+    present = learnable(trajectories)
     kept = equal_rewards(present, np.random.default_rng(0)).kept  # draws nothing
     return len({present[i].group for i in kept})
 
@@ -84,6 +84,4 @@ def _differing_groups(trajectories: Sequence[Trajectory]) -> int:
 def _together(first: Rollout, second: Rollout, rows: int) -> Rollout:
     """Both batches as one; what they cost is added up."""
     record = {name: first.record.get(name, 0) + second.record.get(name, 0) for name in first.record | second.record}
-    if record.get("row_steps"):
-        record["occupancy"] = record["row_steps"] / (record["decode_steps"] * rows)
-    return Rollout(first.trajectories + second.trajectories, record)
+    return Rollout(first.trajectories + second.trajectories, record | occupancy(record, rows))

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from retool.config.schema import Config
@@ -25,7 +24,7 @@ from retool.stages.logbook import Logbook
 from retool.stages.loggers import check_loggers, last_logged, open_loggers
 from retool.stages.progress import Progress, console
 from retool.stages.stopping import Stopped, Stopping
-from retool.stages.workbench import prepare_torch
+from retool.stages.workbench import draw_in_passes, prepare_torch
 from retool.types import Kind, Trace
 
 
@@ -60,7 +59,7 @@ def run_sft(config: Config, traces_path: Path, out: Path) -> Path:
             logbook = Logbook(run, loggers)
             for step in range(first + 1, steps + 1):
                 began = time.perf_counter()
-                batch = _draw(examples, sft.batch_size, config.seed, step - 1)
+                batch = draw_in_passes(examples, sft.batch_size, config.seed, step - 1)
                 metrics = sft_step(model, optimizer, batch, sft.micro_batch_tokens)
                 logbook.write(step, metrics, {"seconds": time.perf_counter() - began})
                 progress.step_done(f"loss {metrics['loss']:.3f}")
@@ -125,13 +124,3 @@ def _policy(
 def _text(trace: Trace) -> str:
     marks = {Kind.TEXT: "{}", Kind.CODE: "\n<code>\n{}\n</code>", Kind.RESULT: "\n<interpreter>\n{}\n</interpreter>\n"}
     return trace.problem.text + "\n" + "".join(marks[s.kind].format(s.text) for s in trace.segments)
-
-
-def _draw(examples: Sequence[Example], count: int, seed: int, step: int) -> list[Example]:
-    """The examples of one step; every pass has an order of its own, a function of the seed alone."""
-    drawn = []
-    for position in range(step * count, (step + 1) * count):
-        epoch, place = divmod(position, len(examples))
-        order = np.random.default_rng([seed, epoch]).permutation(len(examples))
-        drawn.append(examples[int(order[place])])
-    return drawn

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ from retool.sampling.sampler import Sampler
 from retool.sandbox import Sandbox
 from retool.stages.progress import Progress
 from retool.types import Problem, Trajectory
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +85,7 @@ class Workbench:
         if recorded:
             publish(timeline, recorded.to_json())
         record = meter.record() | self.sampler.take_stats()
-        if record.get("row_steps"):
-            record["occupancy"] = record["row_steps"] / (record["decode_steps"] * self.config.rollout.rows)
-        return Rollout(trajectories, record)
+        return Rollout(trajectories, record | occupancy(record, self.config.rollout.rows))
 
     def isolation(self) -> dict[str, Any] | None:
         return self.sandbox.isolation if self.sandbox else None
@@ -158,17 +158,25 @@ def _capacity(config: Config, model: PreTrainedModel, protocol: Protocol, proble
     return prompt + config.rollout.max_tokens
 
 
-def draw_problems(problems: Sequence[Problem], count: int, seed: int, step: int) -> list[Problem]:
-    """The problems of one step: the set in a new random order each pass, a function of seed and step alone."""
+def draw_in_passes(items: Sequence[T], count: int, seed: int, step: int) -> list[T]:
+    """The items of one step, counted from 0: all of them in a new random order each pass, a function of seed and step
+    alone."""
     first = step * count
     orders: dict[int, np.ndarray] = {}
     drawn = []
     for position in range(first, first + count):
-        epoch, place = divmod(position, len(problems))
+        epoch, place = divmod(position, len(items))
         if epoch not in orders:
-            orders[epoch] = np.random.default_rng([seed, epoch]).permutation(len(problems))
-        drawn.append(problems[int(orders[epoch][place])])
+            orders[epoch] = np.random.default_rng([seed, epoch]).permutation(len(items))
+        drawn.append(items[int(orders[epoch][place])])
     return drawn
+
+
+def occupancy(record: Mapping[str, float], rows: int) -> dict[str, float]:
+    """`occupancy` from the counters of a sampler that counts decode steps."""
+    if not record.get("row_steps"):
+        return {}
+    return {"occupancy": record["row_steps"] / (record["decode_steps"] * rows)}
 
 
 def prepare_torch(config: Config) -> None:
