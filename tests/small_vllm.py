@@ -18,7 +18,7 @@ from aiohttp import web
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from retool.config.schema import SamplingConfig
+from retool.config.sampling import SamplingConfig
 from retool.sampling.choose import transform_logits
 
 

@@ -11,7 +11,8 @@ from statistics import median
 from rollout.peer import say
 from rollout.tool_rollout import LEARNING_RATE, ROLLOUT, SAMPLES, Bench, Measured, start_trl
 
-from retool.config.schema import RlConfig, SamplingConfig
+from retool.config.sampling import SamplingConfig
+from retool.config.schema import RlConfig
 from retool.grading import Grader
 from retool.learner.learner import Learner
 from retool.learner.objective import make_objective

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from retool.config.schema import ModelConfig, RlConfig, SamplingConfig
+from retool.config.sampling import SamplingConfig
+from retool.config.schema import ModelConfig, RlConfig
 from retool.learner.learner import Learner
 from retool.learner.logprobs import score
 from retool.learner.objective import make_objective

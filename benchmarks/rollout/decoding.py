@@ -13,7 +13,8 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from retool.config.load import load_config
-from retool.config.schema import Config, SamplingConfig
+from retool.config.sampling import SamplingConfig
+from retool.config.schema import Config
 from retool.learner.policy import create_model
 from retool.learner.tokenizer import train_tokenizer
 from retool.puzzles.generate import split

@@ -27,7 +27,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.generation import ContinuousBatchingConfig
 
-from retool.config.schema import ModelConfig, SamplingConfig
+from retool.config.sampling import SamplingConfig
+from retool.config.schema import ModelConfig
 from retool.learner.policy import load_policy
 from retool.sampling.engine import Engine
 from retool.sampling.sampler import SamplingParams, trajectory_key

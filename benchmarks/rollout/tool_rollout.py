@@ -11,7 +11,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from retool.config.schema import ModelConfig, ProtocolConfig, RolloutConfig, SamplerConfig, SamplingConfig
+from retool.config.sampling import SamplingConfig
+from retool.config.schema import ModelConfig, ProtocolConfig, RolloutConfig, SamplerConfig
 from retool.learner.policy import load_policy
 from retool.protocol import Protocol, make_protocol
 from retool.rollout.agent import Agent, Task

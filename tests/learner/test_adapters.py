@@ -12,7 +12,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from retool.config.schema import LoraConfig, SamplingConfig, SftConfig
+from retool.config.sampling import SamplingConfig
+from retool.config.schema import LoraConfig, SftConfig
 from retool.errors import UsageError
 from retool.learner.adapters import (
     adapter_state_dict,

@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from transformers import PreTrainedModel
 
-from retool.config.schema import SamplingConfig
+from retool.config.sampling import SamplingConfig
 from retool.learner import logprobs
 from retool.learner.logprobs import score
 from retool.learner.packing import Example, make_batch

@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from retool.config.schema import CriticConfig, RlConfig, SamplingConfig
+from retool.config.sampling import SamplingConfig
+from retool.config.schema import CriticConfig, RlConfig
 from retool.errors import UsageError
 from retool.learner.learner import Learner
 from retool.learner.objective import ALGORITHMS, make_objective

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from retool.config.schema import ModelConfig, SamplingConfig
+from retool.config.sampling import SamplingConfig
+from retool.config.schema import ModelConfig
 from retool.learner.compatibility import check_learnable
 from retool.learner.logprobs import score
 from retool.learner.packing import Example, make_batch

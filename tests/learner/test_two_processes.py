@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from retool.config.schema import LoraConfig, SamplingConfig, SftConfig
+from retool.config.sampling import SamplingConfig
+from retool.config.schema import LoraConfig, SftConfig
 from retool.errors import UsageError
 from retool.learner.adapters import add_adapters, without_adapters
 from retool.learner.critic import Critic

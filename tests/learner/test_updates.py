@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from retool.config.schema import CriticConfig, RlConfig, SamplingConfig, SftConfig
+from retool.config.sampling import SamplingConfig
+from retool.config.schema import CriticConfig, RlConfig, SftConfig
 from retool.learner.learner import Learner
 from retool.learner.logprobs import score
 from retool.learner.objective import make_objective

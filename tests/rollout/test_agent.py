@@ -9,8 +9,9 @@ from copy import deepcopy
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from retool.config.sampling import SamplingConfig
 from retool.config.sandbox import SandboxConfig
-from retool.config.schema import ProtocolConfig, RolloutConfig, SamplingConfig
+from retool.config.schema import ProtocolConfig, RolloutConfig
 from retool.grading import Grader
 from retool.protocol import Protocol, make_protocol
 from retool.rollout.agent import Agent, Task

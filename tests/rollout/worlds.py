@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from retool.config.schema import ProtocolConfig, RolloutConfig, SamplingConfig
+from retool.config.sampling import SamplingConfig
+from retool.config.schema import ProtocolConfig, RolloutConfig
 from retool.protocol import Protocol, make_protocol
 from retool.rollout.agent import Agent, Task
 from retool.rollout.meter import Meter

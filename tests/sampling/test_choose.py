@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retool.config.schema import SamplingConfig
+from retool.config.sampling import SamplingConfig
 from retool.sampling.choose import draw, transform_logits
 from retool.sampling.randomness import uniforms
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from retool.config.schema import SamplingConfig
+from retool.config.sampling import SamplingConfig
 from retool.errors import RetoolError, UsageError
 from retool.sampling.engine import Engine, EngineStats
 from retool.sampling.sampler import SamplingParams, Segment, trajectory_key

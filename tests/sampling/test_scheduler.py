@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from retool.config.schema import SamplingConfig
+from retool.config.sampling import SamplingConfig
 from retool.sampling.sampler import SamplingParams
 from retool.sampling.scheduler import Request, Row, Scheduler
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from retool.config.schema import SamplingConfig
+from retool.config.sampling import SamplingConfig
 from retool.sampling.sampler import SamplingParams, Segment
 from retool.sampling.scripted import ScriptedSampler
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from retool.config.schema import SamplerConfig, SamplingConfig
+from retool.config.sampling import SamplingConfig
+from retool.config.schema import SamplerConfig
 from retool.errors import RetoolError, UsageError
 from retool.sampling.choose import transform_logits
 from retool.sampling.sampler import SamplingParams, trajectory_key

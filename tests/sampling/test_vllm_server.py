@@ -17,7 +17,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from retool.config.schema import SamplerConfig, SamplingConfig
+from retool.config.sampling import SamplingConfig
+from retool.config.schema import SamplerConfig
 from retool.sampling.choose import transform_logits
 from retool.sampling.sampler import SamplingParams
 from retool.sampling.vllm import VllmSampler, open_vllm

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from retool.config.schema import Config, SynthConfig
+from retool.config.schema import Config
+from retool.config.synth import SynthConfig
 from retool.errors import RetoolError, UsageError
 from retool.puzzles.generate import generate
 from retool.stages.synth import synthesize

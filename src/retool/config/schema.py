@@ -10,8 +10,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from retool.config.analysis import AnalysisConfig
 from retool.config.base import Choice, Choices, Section
+from retool.config.evaluation import EvalConfig
+from retool.config.sampling import SamplingConfig
 from retool.config.sandbox import SandboxConfig
+from retool.config.synth import SynthConfig
 
 DecayRate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -70,20 +74,6 @@ class ProtocolConfig(Section):
 
     result_tokens: int = Field(512, gt=16)
     """Longest result that is spliced in; of a longer one the head and the tail are kept."""
-
-
-class SamplingConfig(Section):
-    temperature: float = Field(1.0, ge=0.0)
-    """0 is greedy."""
-
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
-    """Keep the smallest set of tokens whose probabilities sum to at least this."""
-
-    top_k: int = Field(0, ge=0)
-    """Keep the k most probable tokens; 0 keeps all."""
-
-    min_p: float = Field(0.0, ge=0.0, lt=1.0)
-    """Keep tokens at least this probable relative to the most probable one."""
 
 
 class RolloutConfig(Section):
@@ -177,12 +167,6 @@ class DataConfig(Section):
 
     puzzles_heldout: int = Field(220, gt=0)
     """Number of generated held-out problems."""
-
-
-class SynthConfig(Section):
-    code_share: float = Field(1.0, ge=0.0, le=1.0)
-    """Share of the traces that are rewritten into code. The rest stay text, which leaves to RL the choice when to call;
-    the paper's cold-start model called in a part of its responses only."""
 
 
 class OptimizerConfig(Section):
@@ -336,17 +320,6 @@ class RlConfig(OptimizerConfig):
     critic: CriticConfig = CriticConfig()
 
 
-class EvalConfig(Section):
-    samples: int = Field(1, gt=0)
-    """Responses per problem: k of avg@k. The paper takes 32."""
-
-    interpreter: Literal["on", "off"] = "on"
-    """`off`: the same prompt, but the opening of a call is never sampled."""
-
-    sampling: SamplingConfig = SamplingConfig(top_p=0.7)
-    """How evaluations sample; temperature 1.0 and top-p 0.7 are the paper's."""
-
-
 class Config(Section):
     """The whole of it: what `config.yaml` in a run's folder holds, resolved."""
 
@@ -367,6 +340,7 @@ class Config(Section):
     sft: SftConfig = SftConfig()
     rl: RlConfig = RlConfig()
     eval: EvalConfig = EvalConfig()
+    analyze: AnalysisConfig = AnalysisConfig()
 
     log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Where `metrics.jsonl` and `timings.jsonl` are shown as well, such as [tensorboard]."""

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from retool.config.schema import RlConfig, SamplingConfig
+from retool.config.sampling import SamplingConfig
+from retool.config.schema import RlConfig
 from retool.errors import UsageError
 from retool.learner.adapters import has_adapters, without_adapters
 from retool.learner.critic import Critic

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from retool.config.schema import SamplingConfig
+from retool.config.sampling import SamplingConfig
 from retool.kernels.token_logprobs import token_logprobs
 from retool.learner.attention import Packing, packed
 from retool.learner.packing import Batch

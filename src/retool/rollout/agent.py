@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from retool.config.schema import RolloutConfig, SamplingConfig
+from retool.config.sampling import SamplingConfig
+from retool.config.schema import RolloutConfig
 from retool.protocol import Call, Protocol
 from retool.rollout.budget import Budget
 from retool.rollout.meter import Meter

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from retool.config.schema import SamplingConfig
+from retool.config.sampling import SamplingConfig
 
 _BLOCK = 128
 _LARGE_VOCABULARY = 4096

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from retool.config.schema import SamplingConfig
+from retool.config.sampling import SamplingConfig
 
 if TYPE_CHECKING:
     import torch

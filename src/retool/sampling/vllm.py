@@ -20,7 +20,8 @@ from typing import Literal, Self
 import torch
 from transformers import PreTrainedModel
 
-from retool.config.schema import SamplerConfig, SamplingConfig
+from retool.config.sampling import SamplingConfig
+from retool.config.schema import SamplerConfig
 from retool.errors import RetoolError, UsageError
 from retool.sampling.compatibility import end_ids
 from retool.sampling.sampler import Sampler, SamplingParams, Segment, StopFunction

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from retool.config.schema import Config, SamplingConfig
+from retool.config.sampling import SamplingConfig
+from retool.config.schema import Config
 from retool.errors import UsageError
 from retool.files import publish
 from retool.grading import Grader
