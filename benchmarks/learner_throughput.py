@@ -32,6 +32,7 @@ import transformers
 
 from learner import head_memory, products, step, update
 from retool.data.load import load_problems
+from retool.kernels.memory import keep_freed_memory
 from rollout import peer
 
 FIGURES = ("update", "memory", "step")
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--figures", nargs="+", choices=FIGURES, default=FIGURES, help="measure these only")
     options = parser.parse_args()
+    keep_freed_memory()  # as every stage does
     torch.set_num_threads(options.threads)
     peer.say(
         f"torch {torch.__version__}, transformers {transformers.__version__}, {options.threads} threads; load average "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from retool.config.schema import ModelConfig
 from retool.learner.policy import create_model
 from retool.learner.tokenizer import train_tokenizer
+from two_processes import InTwo, two_processes
 
 settings.register_profile("shared-machine", deadline=None)  # where others run, an example may take its time
 settings.load_profile("shared-machine")
@@ -36,6 +38,13 @@ ARCHITECTURE = {
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def in_two() -> Iterator[InTwo]:
+    """Runs a function in two processes at once, as torchrun starts them."""
+    with two_processes() as run:
+        yield run
 
 
 @pytest.fixture(scope="session")

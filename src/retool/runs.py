@@ -23,6 +23,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 import retool
 from retool.config.load import dump_config
 from retool.config.schema import Config
@@ -32,10 +34,12 @@ from retool.types import Trajectory
 
 
 class RunFolder:
-    """The folder of one training run (`retool sft`, `retool rl`)."""
+    """The folder of one training run (`retool sft`, `retool rl`). Without `writes` it is left as it is: of several
+    processes that train together one writes."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, writes: bool = True):
         self.path = path
+        self.writes = writes
         self.checkpoints = path / "checkpoints"
         self.trajectories = path / "trajectories"
         self.evaluations = path / "eval"
@@ -56,6 +60,8 @@ class RunFolder:
             raise UsageError(
                 f"{self.path} holds a run with another config ({changed}); name another --out, or delete that folder"
             )
+        if not self.writes:
+            return
         publish(existing, resolved)
         publish(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
         for folder in (self.checkpoints, self.trajectories, self.evaluations):
@@ -64,6 +70,8 @@ class RunFolder:
     def rewind(self, step: int, logged: int | None = None) -> None:
         """Drop what was recorded after `step`: it will be computed again. Of the logs, what is after `logged`, if the
         row of `step` is still to come."""
+        if not self.writes:
+            return
         last = step if logged is None else logged
         for path in (self.metrics, self.timings, self.alarms):
             if path.exists():
@@ -77,17 +85,23 @@ class RunFolder:
     def log(self, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None:
         """Append a step's row to metrics.jsonl and to timings.jsonl."""
         for path, row in ((self.metrics, metrics), (self.timings, timings)):
-            _append(path, {"step": step, **row})
+            self._append(path, {"step": step, **row})
 
     def log_alarm(self, step: int, event: Literal["begins", "ends"], alarm: Mapping[str, str]) -> None:
         """Append to alarms.jsonl that an alarm begins or ends with `step`."""
-        _append(self.alarms, {"step": step, "event": event, **alarm})
+        self._append(self.alarms, {"step": step, "event": event, **alarm})
 
-    def write_trajectories(self, step: int, trajectories: Iterable[Trajectory]) -> Path:
-        return write_trajectories(self.trajectories / f"step-{step}.jsonl", trajectories)
+    def write_trajectories(
+        self, step: int, trajectories: Iterable[Trajectory], learner: Mapping[str, np.ndarray]
+    ) -> None:
+        """What update `step` has learned from, and what the `learner` made of it."""
+        if self.writes:
+            path = write_trajectories(self.trajectories / f"step-{step}.jsonl", trajectories)
+            _write_arrays(path.with_suffix(".learner.npz"), learner)
 
-    def write_evaluation(self, step: int, trajectories: Iterable[Trajectory]) -> Path:
-        return write_trajectories(self.evaluations / f"step-{step}.jsonl", trajectories)
+    def write_evaluation(self, step: int, trajectories: Iterable[Trajectory]) -> None:
+        if self.writes:
+            write_trajectories(self.evaluations / f"step-{step}.jsonl", trajectories)
 
     def read_evaluations(self) -> dict[int, list[Trajectory]]:
         """The evaluations during training, by step."""
@@ -97,11 +111,19 @@ class RunFolder:
         """The rollouts of training, by step."""
         return _by_step(self.trajectories)
 
+    def _append(self, path: Path, row: Mapping[str, Any]) -> None:
+        if not self.writes:
+            return
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise cannot_write(path, error) from error
 
-def _append(path: Path, row: Mapping[str, Any]) -> None:
+
+def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        np.savez_compressed(path, **arrays)
     except OSError as error:
         raise cannot_write(path, error) from error
 

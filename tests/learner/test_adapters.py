@@ -16,10 +16,8 @@ from retool.config.sampling import SamplingConfig
 from retool.config.schema import LoraConfig, SftConfig
 from retool.errors import UsageError
 from retool.learner.adapters import (
-    adapter_state_dict,
     add_adapters,
     has_adapters,
-    load_adapter_state_dict,
     merged_parameters,
     merged_state_dict,
     without_adapters,
@@ -29,6 +27,7 @@ from retool.learner.logprobs import score
 from retool.learner.optimizer import Optimizer
 from retool.learner.packing import Example, make_batch
 from retool.learner.sft import sft_step
+from retool.learner.trained import Trained
 from retool.sampling.engine import Engine
 from retool.sampling.sampler import SamplingParams
 
@@ -47,6 +46,10 @@ def train(model: PreTrainedModel, optimizer: Optimizer | None = None, steps: int
 @torch.no_grad()
 def logits(model: PreTrainedModel) -> torch.Tensor:
     return model(IDS).logits
+
+
+def adapters(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def copied(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -83,7 +86,7 @@ class TestWithPeft:
         before = copied(adapted.state_dict())
         train(adapted)
         changed = {name for name, value in adapted.state_dict().items() if not torch.equal(value, before[name])}
-        assert changed == set(adapter_state_dict(adapted))
+        assert changed == set(adapters(adapted))
         assert len(changed) == 2 * 2 * 7  # A and B of seven projections in two layers
 
     @pytest.mark.parametrize("name", ["adamw", "muon"])
@@ -95,7 +98,7 @@ class TestWithPeft:
 
     def test_targets_name_the_layers(self, make_adapted: Callable) -> None:
         adapted = make_adapted(targets=("q_proj", "v_proj"))
-        assert {name.split(".")[4] for name in adapter_state_dict(adapted)} == {"q_proj", "v_proj"}
+        assert {name.split(".")[4] for name in adapters(adapted)} == {"q_proj", "v_proj"}
 
     @pytest.mark.parametrize(
         ("targets", "found"), [("nowhere", "nowhere"), (("embed_tokens",), "embed_tokens"), (("lm_head",), "head")]
@@ -139,33 +142,39 @@ class TestWithPeft:
         with pytest.warns(UserWarning, match="fan_in_fan_out"):
             add_adapters(model, LoraConfig(rank=4), 0)
         with torch.no_grad():
-            for name, value in adapter_state_dict(model).items():
+            for name, value in adapters(model).items():
                 value.normal_(std=0.1, generator=torch.Generator().manual_seed(len(name)))
         plain.load_state_dict(merged_state_dict(model))
         torch.testing.assert_close(logits(plain), logits(model), rtol=0, atol=1e-5)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-    def test_a_resume_goes_on_to_the_same_bits(self, make_adapted: Callable, dtype: torch.dtype) -> None:
+    def test_a_resume_goes_on_to_the_same_bits(
+        self, make_adapted: Callable, dtype: torch.dtype, tmp_path: Path
+    ) -> None:
         whole = make_adapted(dtype=dtype)
         optimizer = train(whole)
-        weights, state = copied(adapter_state_dict(whole)), copy.deepcopy(optimizer.state_dict())
+        Trained(whole, optimizer, dtype).save_rest(tmp_path)
         train(whole, optimizer)
 
         resumed = make_adapted(seed=1, dtype=dtype)
-        load_adapter_state_dict(resumed, weights)
         continued = Optimizer(resumed, SftConfig(learning_rate=1e-2), 100)
-        continued.load_state_dict(state)
+        Trained(resumed, continued, dtype).load_rest(tmp_path)
         train(resumed, continued)
-        torch.testing.assert_close(adapter_state_dict(resumed), adapter_state_dict(whole), rtol=0, atol=0)
+        torch.testing.assert_close(adapters(resumed), adapters(whole), rtol=0, atol=0)
 
     def test_the_seed_decides_how_they_start(self, make_adapted: Callable) -> None:
-        first, again, other = (adapter_state_dict(make_adapted(seed=seed)) for seed in (0, 0, 1))
+        first, again, other = (adapters(make_adapted(seed=seed)) for seed in (0, 0, 1))
         torch.testing.assert_close(first, again, rtol=0, atol=0)
         assert any(not torch.equal(value, other[name]) for name, value in first.items())
 
-    def test_adapters_of_another_shape_are_not_loaded(self, make_adapted: Callable) -> None:
-        with pytest.raises(UsageError, match="go on with the settings"):
-            load_adapter_state_dict(make_adapted(), adapter_state_dict(make_adapted(rank=8)))
+    def test_adapters_of_another_shape_are_not_loaded(self, make_adapted: Callable, tmp_path: Path) -> None:
+        found = []
+        for rank in (8, 4):
+            adapted = make_adapted(rank=rank)
+            found.append(Trained(adapted, Optimizer(adapted, SftConfig(), 1), torch.float32))
+        found[0].save_rest(tmp_path)
+        with pytest.raises(UsageError, match=r"is \[8, 64\] there, and \[4, 64\] here\); go on with the settings"):
+            found[1].load_rest(tmp_path)
 
     def test_the_learner_can_train_it_with_and_without_recomputed_activations(self, make_adapted: Callable) -> None:
         gradients = []
@@ -191,7 +200,7 @@ class TestWithPeft:
 
 def test_a_model_without_adapters_is_its_own_merged_model(model: PreTrainedModel) -> None:
     torch.testing.assert_close(merged_state_dict(model), dict(model.state_dict()), rtol=0, atol=0)
-    assert adapter_state_dict(model) == {}
+    assert not has_adapters(model)
 
 
 def test_a_missing_library_is_named_with_the_command_that_installs_it(

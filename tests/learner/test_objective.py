@@ -135,7 +135,7 @@ def test_tokens_of_another_policy_weigh_what_the_correction_says(model: PreTrain
 
 
 def test_a_critic_with_a_trunk_of_its_own_leaves_the_policy_alone_and_goes_on_from_its_state(
-    model: PreTrainedModel,
+    model: PreTrainedModel, tmp_path: Path
 ) -> None:
     critic = CriticConfig(trunk="own", learning_rate=1e-2, trunk_learning_rate=1e-2, warmup_steps=1)
     learner = make_learner(model, critic=critic)
@@ -147,7 +147,8 @@ def test_a_critic_with_a_trunk_of_its_own_leaves_the_policy_alone_and_goes_on_fr
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert any(not torch.equal(value, own[name]) for name, value in learner.critic.trunk.state_dict().items())
     again = make_learner(model, critic=critic)
-    again.load_state_dict(learner.state_dict())
+    learner.trained.save_rest(tmp_path)
+    again.trained.load_rest(tmp_path)
     found = [each.update(trajectories, 2)[0]["value_mean"] for each in (learner, again)]
     assert found[0] == pytest.approx(found[1], rel=1e-6)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from retool.config.schema import SftConfig
 from retool.learner.optimizer import Optimizer
 from retool.learner.packing import Example
 from retool.learner.sft import sft_step
+from retool.learner.trained import Trained
 
 EXAMPLES = [Example([9, n, 20 + n, 30 + n, 5], [False, False, True, False, True]) for n in range(6)]
 
@@ -23,6 +25,10 @@ def half(model: PreTrainedModel) -> PreTrainedModel:
 
 def weights(model: PreTrainedModel) -> list[torch.Tensor]:
     return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+def masters(model: PreTrainedModel, optimizer: Optimizer) -> list[torch.Tensor]:
+    return [optimizer.learned(parameter).detach().clone() for parameter in model.parameters()]
 
 
 def share_changed(before: list[torch.Tensor], model: PreTrainedModel) -> float:
@@ -37,8 +43,8 @@ def test_steps_that_round_to_nothing_add_up(half: PreTrainedModel, name: str) ->
     before = weights(half)
     sft_step(half, optimizer, EXAMPLES, 1000)
     after_one = share_changed(before, half)
-    masters = torch.cat([master.flatten() for master in optimizer.state_dict()["masters"]])
-    assert masters.dtype is torch.float32 and (masters != masters.bfloat16()).float().mean() > 0.3
+    learned = torch.cat([master.flatten() for master in masters(half, optimizer)])
+    assert learned.dtype is torch.float32 and (learned != learned.bfloat16()).float().mean() > 0.3
     for _ in range(49):
         sft_step(half, optimizer, EXAMPLES, 1000)
     assert after_one < 0.1
@@ -70,20 +76,19 @@ def test_gradients_of_micro_batches_add_up_in_float32(half: PreTrainedModel) -> 
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_a_resume_in_bfloat16_goes_on_to_the_same_bits(half: PreTrainedModel, name: str) -> None:
+def test_a_resume_in_bfloat16_goes_on_to_the_same_bits(half: PreTrainedModel, name: str, tmp_path: Path) -> None:
     config = SftConfig(optimizer=name, learning_rate=1e-3)
     whole = Optimizer(half, config, 10)
     for _ in range(3):
         sft_step(half, whole, EXAMPLES, 10)
-    saved, state = copy.deepcopy(half.state_dict()), copy.deepcopy(whole.state_dict())
+    Trained(half, whole, torch.bfloat16).save_rest(tmp_path)
     for _ in range(3):
         sft_step(half, whole, EXAMPLES, 10)
-    expected = weights(half)
+    expected, expected_masters = weights(half), masters(half, whole)
 
-    half.load_state_dict(saved)
     resumed = Optimizer(half, config, 10)
-    resumed.load_state_dict(state)
+    Trained(half, resumed, torch.bfloat16).load_rest(tmp_path)
     for _ in range(3):
         sft_step(half, resumed, EXAMPLES, 10)
     torch.testing.assert_close(weights(half), expected, rtol=0, atol=0)
-    torch.testing.assert_close(resumed.state_dict()["masters"], whole.state_dict()["masters"], rtol=0, atol=0)
+    torch.testing.assert_close(masters(half, resumed), expected_masters, rtol=0, atol=0)

@@ -13,9 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
+from retool.config.schema import SftConfig
 from retool.errors import RetoolError, UsageError
 from retool.learner.checkpoint import drop_old_states, latest_resumable, list_checkpoints, load_state, save_checkpoint
+from retool.learner.optimizer import Optimizer
 from retool.learner.tokenizer import check_reload, train_tokenizer
+from retool.learner.trained import Trained
 
 
 @given(st.text(max_size=60))
@@ -42,10 +45,14 @@ def test_an_architecture_that_brings_its_own_tokenizer_is_refused(tokenizer: Pre
         check_reload(AutoConfig.for_model("qwen2"), tokenizer, text)
 
 
+def untrained(model: PreTrainedModel) -> Trained:
+    return Trained(model, Optimizer(model, SftConfig(), 1), torch.float32)
+
+
 def test_a_checkpoint_is_a_hugging_face_folder_with_the_rest_inside(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
-    folder = save_checkpoint(tmp_path, 3, model, tokenizer, {"numbers": torch.arange(3)})
+    folder = save_checkpoint(tmp_path, 3, untrained(model), tokenizer, {"numbers": torch.arange(3)})
     loaded = AutoModelForCausalLM.from_pretrained(folder)
     torch.testing.assert_close(dict(loaded.state_dict()), dict(model.state_dict()))
     assert AutoTokenizer.from_pretrained(folder).get_vocab() == tokenizer.get_vocab()
@@ -56,14 +63,14 @@ def test_a_checkpoint_is_a_hugging_face_folder_with_the_rest_inside(
 def test_a_write_that_fails_leaves_the_old_checkpoint_whole(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_checkpoint(tmp_path, 1, model, tokenizer, {})
+    save_checkpoint(tmp_path, 1, untrained(model), tokenizer, {})
 
     def broken(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("retool.learner.checkpoint.torch.save", broken)
     with pytest.raises(RetoolError, match="the disk is full"):
-        save_checkpoint(tmp_path, 2, model, tokenizer, {})
+        save_checkpoint(tmp_path, 2, untrained(model), tokenizer, {})
     assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
 
 
@@ -72,12 +79,12 @@ def test_a_disk_that_takes_no_more_leaves_the_old_checkpoint_whole(
 ) -> None:
     """The weights' writer has an exception class of its own."""
     resource = pytest.importorskip("resource")
-    folder = save_checkpoint(tmp_path, 1, model, tokenizer, {"first": True})
+    folder = save_checkpoint(tmp_path, 1, untrained(model), tokenizer, {"first": True})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, hard))
     try:
         with pytest.raises(RetoolError, match=r"could not be written: .*; make room"):
-            save_checkpoint(tmp_path, 1, model, tokenizer, {})
+            save_checkpoint(tmp_path, 1, untrained(model), tokenizer, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
@@ -90,13 +97,14 @@ def test_a_kill_while_a_checkpoint_is_replaced_leaves_one_whole(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, killed_at: int
 ) -> None:
     """The moments are: before anything is renamed, after the old one was moved aside, after the new one is in place."""
-    save_checkpoint(tmp_path, 1, model, tokenizer, {"saved": 1})
+    save_checkpoint(tmp_path, 1, untrained(model), tokenizer, {"saved": 1})
     renames: list[Path] = []
 
     def rename(path: Path, target: Path) -> Path:
-        renames.append(path)
-        if len(renames) == killed_at:
-            raise KeyboardInterrupt
+        if path.parent == tmp_path:
+            renames.append(path)
+            if len(renames) == killed_at:
+                raise KeyboardInterrupt
         os.rename(path, target)
         return target
 
@@ -109,12 +117,12 @@ def test_a_kill_while_a_checkpoint_is_replaced_leaves_one_whole(
         patch.setattr(Path, "rename", rename)
         patch.setattr("retool.learner.checkpoint.shutil", SimpleNamespace(rmtree=rmtree))
         with pytest.raises(KeyboardInterrupt):
-            save_checkpoint(tmp_path, 1, model, tokenizer, {"saved": 2})
+            save_checkpoint(tmp_path, 1, untrained(model), tokenizer, {"saved": 2})
     found = latest_resumable(tmp_path)
     assert found == tmp_path / "step-1"
     assert load_state(found)["saved"] == (1 if killed_at < 3 else 2)
     AutoModelForCausalLM.from_pretrained(found)
-    save_checkpoint(tmp_path, 1, model, tokenizer, {"saved": 3})
+    save_checkpoint(tmp_path, 1, untrained(model), tokenizer, {"saved": 3})
     assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
     assert load_state(found)["saved"] == 3
 
@@ -123,7 +131,7 @@ def test_old_states_go_and_their_weights_stay(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     for step in (1, 2, 10):
-        save_checkpoint(tmp_path, step, model, tokenizer, {})
+        save_checkpoint(tmp_path, step, untrained(model), tokenizer, {})
     drop_old_states(tmp_path, 1)
     assert [step for step, _ in list_checkpoints(tmp_path)] == [1, 2, 10]
     assert [(path / "trainer").exists() for _, path in list_checkpoints(tmp_path)] == [False, False, True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,12 +11,14 @@ from transformers import PreTrainedModel
 
 from retool.config.sampling import SamplingConfig
 from retool.config.schema import CriticConfig, RlConfig, SftConfig
+from retool.kernels.products import lay_out_for_few_rows
 from retool.learner.learner import Learner
 from retool.learner.logprobs import score
 from retool.learner.objective import make_objective
 from retool.learner.optimizer import Optimizer
 from retool.learner.packing import Example, make_batch
 from retool.learner.sft import sft_step
+from retool.learner.trained import Trained
 from retool.sampling.choose import transform_logits
 from retool.types import Author, Problem, Span, StopReason, Trajectory
 
@@ -79,21 +82,39 @@ def test_the_learning_rate_follows_its_formula(model: PreTrainedModel, decay: st
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_moments_come_from_the_checkpoint_and_settings_from_the_config(model: PreTrainedModel, name: str) -> None:
+def test_moments_come_from_the_checkpoint_and_settings_from_the_config(
+    model: PreTrainedModel, name: str, tmp_path: Path
+) -> None:
     old = Optimizer(model, sft(optimizer=name, betas=(0.8, 0.9)), 10, [(further(), 1e-3)])
     sft_step(model, old, EXAMPLES, 1000)
+    Trained(model, old, torch.float32).save_rest(tmp_path)
     now = sft(optimizer=name, learning_rate=1e-4, weight_decay=0.1, betas=(0.7, 0.99))
     new = Optimizer(model, now, 10, [(further(), 1e-5)])
-    new.load_state_dict(old.state_dict())
-    assert new.steps_taken == 1
+    Trained(model, new, torch.float32).load_rest(tmp_path)
     groups = {kind: optimizer.param_groups for kind, optimizer in new._optimizers.items()}
     assert [group["peak"] for group in groups["adamw"]] == [1e-4, 1e-5]
     assert {group["betas"] for group in groups["adamw"]} == {(0.7, 0.99)}
     assert {(group["lr"], group["weight_decay"]) for kind in groups.values() for group in kind} == {(1e-4, 0.1)}
-    for kind, optimizer in new._optimizers.items():
-        moments = optimizer.state_dict()["state"]
+    for parameter in model.parameters():
+        moments = new.moments(parameter)
         assert moments
-        torch.testing.assert_close(moments, old._optimizers[kind].state_dict()["state"], rtol=0, atol=0)
+        torch.testing.assert_close(moments, old.moments(parameter), rtol=0, atol=0)
+
+
+def test_moments_lie_in_memory_as_their_weights_which_an_engine_lays_out_anew(
+    model: PreTrainedModel, tmp_path: Path
+) -> None:
+    optimizer = Optimizer(model, sft(), 10)
+    sft_step(model, optimizer, EXAMPLES, 1000)
+    Trained(model, optimizer, torch.float32).save_rest(tmp_path)
+    lay_out_for_few_rows(model)
+    resumed = Optimizer(model, sft(), 10)
+    Trained(model, resumed, torch.float32).load_rest(tmp_path)
+    sft_step(model, resumed, EXAMPLES, 1000)
+    strides = {parameter.stride() for parameter in model.parameters()}
+    assert not torch.backends.mkldnn.is_available() or (1, 64) in strides
+    for parameter in model.parameters():
+        assert resumed.moments(parameter)["exp_avg"].stride() == parameter.stride()
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing(model: PreTrainedModel) -> None:
@@ -176,7 +197,7 @@ def test_what_the_sandbox_lost_is_left_out(model: PreTrainedModel) -> None:
     assert metrics == {"trained": 0} and record.ids == []
 
 
-def test_a_learner_goes_on_from_its_state_as_if_nothing_had_happened(model: PreTrainedModel) -> None:
+def test_a_learner_goes_on_from_its_state_as_if_nothing_had_happened(model: PreTrainedModel, tmp_path: Path) -> None:
     weights = {name: value.clone() for name, value in model.state_dict().items()}
 
     def run(learner: Learner, steps: range) -> None:
@@ -186,8 +207,8 @@ def test_a_learner_goes_on_from_its_state_as_if_nothing_had_happened(model: PreT
     config = RlConfig(steps=4, learning_rate=1e-2, optimizer="muon")
     whole = make_learner(model, config)
     run(whole, range(1, 3))
-    state, middle = whole.state_dict(), {name: value.clone() for name, value in model.state_dict().items()}
-    state = torch.utils._pytree.tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, state)
+    whole.trained.save_rest(tmp_path)
+    middle = {name: value.clone() for name, value in model.state_dict().items()}
     run(whole, range(3, 5))
     expected = {name: value.clone() for name, value in model.state_dict().items()}
     assert any(not torch.equal(weights[name], expected[name]) for name in weights)
@@ -195,7 +216,7 @@ def test_a_learner_goes_on_from_its_state_as_if_nothing_had_happened(model: PreT
     model.load_state_dict(middle)
     resumed = make_learner(model, config, seed=1)
     resumed.seed = 0
-    resumed.load_state_dict(state)
+    resumed.trained.load_rest(tmp_path)
     run(resumed, range(3, 5))
     for name, value in model.state_dict().items():
         assert torch.equal(value, expected[name]), name

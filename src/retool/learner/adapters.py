@@ -64,25 +64,6 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def adapter_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
-    """What has been learned, for a resume; empty without adapters."""
-    return {name: value for name, value in model.state_dict().items() if _is_adapter(name)}
-
-
-@torch.no_grad()
-def load_adapter_state_dict(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Raises UsageError if the model has other adapters than those of `state`."""
-    own = adapter_state_dict(model)
-    shapes, loaded = ({name: value.shape for name, value in each.items()} for each in (own, state))
-    if shapes != loaded:
-        raise UsageError(
-            f"the checkpoint has {len(loaded)} adapter weights, and they are not the {len(shapes)} that model.lora "
-            "asks for; go on with the settings that it was made with"
-        )
-    for name, value in own.items():
-        value.copy_(state[name])
-
-
 def merged_parameters(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """As `named_parameters` without adapters, with their part added; one at a time, so that no copy of all is held."""
     return _merged(model, dict(model.named_parameters()))

@@ -1,4 +1,5 @@
-"""Checkpoints: a Hugging Face folder that anything loads, with `trainer/` inside for what a resume needs.
+"""Checkpoints: a Hugging Face folder that anything loads, with `trainer/` inside for what a resume needs: tensors in
+shards, by torch.distributed.checkpoint, and the rest in `state.pt`. Any number of processes can go on from it.
 
 A checkpoint is written beside its place and published by one rename: a kill at any moment leaves the last one whole.
 An older one of the same step is moved aside for it, and put back by `latest_resumable` if a kill came in between. One
@@ -18,31 +19,43 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from retool.errors import RetoolError
 from retool.files import publish
-from retool.learner.adapters import adapter_state_dict, has_adapters, merged_state_dict
+from retool.learner.trained import Trained
 
 _TRAINER = "trainer"
 _WRITING, _ASIDE, _GOING = ".writing", ".replaced", ".going"
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, state: dict[str, Any]
+    folder: Path, step: int, trained: Trained, tokenizer: PreTrainedTokenizerFast, facts: Mapping[str, Any]
 ) -> Path:
-    """Write `folder/step-N`; adapters are merged into its weights, and kept apart for a resume. Raises RetoolError if
-    the disk is full; then nothing half-written is left."""
+    """Write `folder/step-N`: what is trained, and `facts` that a resume needs; adapters are merged into the weights,
+    and kept apart for a resume. Called by all processes. Raises RetoolError if the disk is full; then nothing
+    half-written is left."""
     target, draft = folder / f"step-{step}", folder / f".step-{step}{_WRITING}"
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        (draft / _TRAINER).mkdir(parents=True)
-        model.save_pretrained(draft, state_dict=merged_state_dict(model) if has_adapters(model) else None)
-        tokenizer.save_pretrained(draft)
-        torch.save({"step": step, "adapters": adapter_state_dict(model), **state}, draft / _TRAINER / "state.pt")
-        _publish(draft, target)
-    except Exception as error:  # safetensors and tokenizers raise classes of their own where the disk is full
+    state = {"step": step, "steps_taken": trained.optimizer.steps_taken, **facts}
+
+    def begin() -> None:
         shutil.rmtree(draft, ignore_errors=True)
+        (draft / _TRAINER).mkdir(parents=True)
+
+    def finish() -> None:
+        tokenizer.save_pretrained(draft)
+        torch.save(state, draft / _TRAINER / "state.pt")
+        _publish(draft, target)
+
+    once = trained.processes.once
+    try:
+        once(begin)
+        trained.save_model(draft)
+        trained.save_rest(draft / _TRAINER)
+        once(finish)
+    except Exception as error:  # safetensors and tokenizers raise classes of their own where the disk is full
+        if trained.processes.is_writer:
+            shutil.rmtree(draft, ignore_errors=True)
         full = os.strerror(errno.ENOSPC) in str(error)
         what = "the disk is full" if full else (str(error).splitlines() or [type(error).__name__])[0]
         raise RetoolError(
@@ -90,8 +103,17 @@ def latest_resumable(folder: Path) -> Path | None:
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """What `save_checkpoint` was given as state, with the `step`."""
+    """The `step` and the facts that `save_checkpoint` was given."""
     return torch.load(checkpoint / _TRAINER / "state.pt", map_location="cpu", weights_only=True)
+
+
+def load_checkpoint(checkpoint: Path, trained: Trained) -> dict[str, Any]:
+    """Go on from a checkpoint whose model `trained` has been made with; returns its `step` and facts. Called by all
+    processes. Raises UsageError if it was made by other settings."""
+    trained.load_rest(checkpoint / _TRAINER)
+    state = load_state(checkpoint)
+    trained.optimizer.steps_taken = state["steps_taken"]
+    return state
 
 
 def drop_old_states(folder: Path, keep: int) -> None:

@@ -29,7 +29,7 @@ class Critic(nn.Module):
         """Values [N] before the target tokens of a batch. `states_ND` are those of the policy's trunk."""
         if self.trunk is not None:
             states_ND = target_states(self.trunk, batch)
-        return self.out(torch.tanh(self.hidden(states_ND.float()))).squeeze(-1)
+        return self.out(torch.tanh(self.hidden(states_ND.float()))).squeeze(-1).clone()  # FSDP2 warns of a view
 
     def head_parameters(self) -> list[nn.Parameter]:
         return [*self.hidden.parameters(), *self.out.parameters()]

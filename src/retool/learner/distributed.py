@@ -5,39 +5,35 @@ micro-batches, and gradients are added up over processes, not averaged: the upda
 makes. As each pass gathers weights from all processes, all of them make the same number of passes.
 
 Processes find each other by making the same calls in the same order: what is said here to be called by all must be.
+What they decide by must be the same everywhere: what all have gathered, or what one has found out for all (`once`).
 """
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import zip_longest
 from math import ceil
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import distributed, nn
-from torch.distributed import checkpoint
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
-from transformers import PreTrainedModel
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-from retool.errors import RetoolError, UsageError
-from retool.learner.adapters import merged_state_dict
-from retool.learner.optimizer import Optimizer
+from retool.errors import RetoolError
 from retool.learner.packing import pack
 
 _LONGEST_WAIT = timedelta(hours=12)  # one process may sample much longer than another; torchrun ends all if one dies
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-_TRAINED_ONLY = StateDictOptions(ignore_frozen_params=True, strict=False)
 
 T = TypeVar("T")
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +54,43 @@ class Processes:
         return list(items[self.rank :: self.size])
 
     def gather(self, own: T) -> list[T]:
-        """What each process has, by rank. Called by all."""
+        """What each process has, by rank. Called by all. Raises RetoolError if one of them has ended."""
         if self.size == 1:
             return [own]
         found: list[T] = [own] * self.size
-        distributed.all_gather_object(found, own)
+        try:
+            distributed.all_gather_object(found, own)
+        except RuntimeError as error:
+            raise RetoolError("another process of this run has ended; what it said tells why") from error
         return found
 
-    def gather_parts(self, own: Sequence[T]) -> list[T]:
-        """What processes made of each item of their `part`, in the order of all items. Called by all."""
-        absent = object()
-        rounds = zip_longest(*self.gather(own), fillvalue=absent)
-        return [item for each in rounds for item in each if item is not absent]
+    def settle(self, own: T | BaseException) -> list[T]:
+        """What each process has come to, by rank. An error, or a cancellation, of one is everyone's: where it came up
+        it is raised itself, elsewhere as RetoolError, or as a cancellation. Called by all."""
+        failed = isinstance(own, BaseException)
+        found = self.gather(_Failure.of(own) if failed and self.size > 1 else own)
+        failures = {rank: each for rank, each in enumerate(found) if isinstance(each, _Failure)}
+        errors = {rank: each for rank, each in failures.items() if not each.is_cancellation}
+        if failed and (self.size == 1 or self.rank in errors or not errors):
+            raise own
+        if errors:
+            rank, error = next(iter(errors.items()))
+            raise RetoolError(f"process {rank} of {self.size} has failed: {error.message}")
+        if failures:
+            raise asyncio.CancelledError
+        return found
+
+    def once(self, do: Callable[[], T]) -> T:
+        """Have one process do something for all: what it returns, or raises, is everyone's. Called by all."""
+        if self.size == 1:
+            return do()
+        outcome: T | Exception | None = None
+        if self.is_writer:
+            try:
+                outcome = do()
+            except Exception as error:
+                outcome = error
+        return self.settle(outcome)[0]
 
     def add_up(self, own: Mapping[str, float]) -> dict[str, float]:
         """Sums over processes, each of which has some of the names. Called by all."""
@@ -78,11 +99,6 @@ class Processes:
             for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + value
         return sums
-
-    def wait(self) -> None:
-        """Until all have come here."""
-        if self.size > 1:
-            distributed.barrier()
 
     def passes(self, lengths: Sequence[int], budget: int) -> list[tuple[list[int], float]]:
         """The forward and backward passes of this process over sequences that all know: indices of each, and what its
@@ -96,16 +112,34 @@ class Processes:
         shortest = min(range(len(lengths)), key=lengths.__getitem__, default=0)
         return [(group, 1.0) if group else ([shortest], 0.0) for group in self.part(groups)]
 
-    def shard(self, module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
-        """Leave this process a shard of the weights, which are in fp32 and equal everywhere. Each pass gathers them,
-        layer by layer, in `dtype`; gradients are added up in fp32. To be done before there is an optimizer, and after
-        anything is copied from the module. Called by all."""
+    def replicate(self, model: Module) -> Module:
+        """A copy for this process alone, to sample from: whole, on the device, without gradients. A process that is
+        alone samples from the model itself. To be made before there are shards."""
+        if self.mesh is None:
+            return model
+        return copy.deepcopy(model).requires_grad_(False).to(self.mesh.device_type)
+
+    def shard(self, module: nn.Module) -> None:
+        """Leave this process a shard of the weights, which are equal everywhere, in fp32 and on the device. Each pass
+        gathers them, layer by layer, in the data type that they came in; gradients are added up in fp32. To be done
+        before there is an optimizer, and after anything is copied from the module. Called by all."""
         if self.mesh is None:
             return
+        dtype = next(module.parameters()).dtype
+        module.float()
         for part in [*_layers(module), module]:
             fully_shard(part, mesh=self.mesh, mp_policy=MixedPrecisionPolicy(dtype, torch.float32))
             part.set_gradient_divide_factor(1.0)  # their sum, not their mean
             part.set_force_sum_reduction_for_comms(True)  # by a plain sum, which every backend knows
+
+
+ALONE = Processes()
+
+
+def merge_parts(parts: Sequence[Sequence[T]]) -> list[T]:
+    """What processes made of each item of their `part`, by rank, in the order of all items."""
+    absent = object()
+    return [item for each in zip_longest(*parts, fillvalue=absent) for item in each if item is not absent]
 
 
 @contextmanager
@@ -125,76 +159,17 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
         distributed.destroy_process_group()
 
 
-@contextmanager
-def unsharded(model: nn.Module) -> Iterator[None]:
-    """Within this context each process holds the whole model, in the data type of its passes, and can call it as often
-    as it likes, without gradients, whatever the others do. Entered by all; a model that is not sharded stays as it is.
-    """
-    modules = [module for module in model.modules() if isinstance(module, FSDPModule)]
-    for module in modules:
-        module.set_reshard_after_forward(False, recurse=False)
-        module.unshard()
-    try:
-        yield
-    finally:
-        for module in modules:
-            module.set_reshard_after_forward(module is not model, recurse=False)  # the root's are needed at once again
-            module.reshard()
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What a process tells the others of an error, which may not be one that can be sent."""
 
+    message: str
+    is_cancellation: bool
 
-def save_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype, processes: Processes) -> None:
-    """Write the whole model, adapters merged, as a Hugging Face folder with weights of `dtype`. Called by all; one
-    process writes, and holds all weights in memory. No process holds more than one of them on its device."""
-    tied = model.all_tied_weights_keys if processes.mesh else {}  # gathered, they would no longer be one tensor
-    state = {}
-    for name, value in merged_state_dict(model).items():
-        whole = value.full_tensor() if isinstance(value, DTensor) else value
-        if processes.is_writer and name not in tied:
-            whole = whole.to(dtype) if whole.is_floating_point() else whole
-            state[name] = whole.cpu() if processes.mesh else whole
-    if processes.is_writer:
-        model.save_pretrained(folder, state_dict=state)
-        model.config.dtype = dtype  # which save_pretrained takes from the shards
-        model.config.save_pretrained(folder)
-    processes.wait()
-
-
-def save_shards(folder: Path, modules: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
-    """Write what is trained of the modules, and the optimizer's state, for `load_shards` in any number of processes.
-    Called by all, each of which writes its shards into the folder, which all see. Raises RetoolError if it cannot."""
-    try:
-        checkpoint.save(_state(nn.ModuleDict(modules), optimizer), checkpoint_id=folder)
-    except checkpoint.CheckpointException as error:
-        raise RetoolError(f"shards could not be written to {folder}: {_reason(error)}") from error
-
-
-def load_shards(folder: Path, modules: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
-    """Go on from what `save_shards` wrote, under the settings of the config in force. Called by all. Raises UsageError
-    if the folder holds another model, or none."""
-    model = nn.ModuleDict(modules)
-    state = _state(model, optimizer)
-    try:
-        checkpoint.load(state, checkpoint_id=folder)
-    except checkpoint.CheckpointException as error:
-        raise UsageError(
-            f"{folder} does not hold the model and the optimizer of this config ({_reason(error)}); go on with the "
-            "settings that it was made with"
-        ) from error
-    set_model_state_dict(model, state["model"], options=_TRAINED_ONLY)
-    optimizer.load_sharded_state_dict(model, state["optimizer"])
-
-
-def _state(model: nn.Module, optimizer: Optimizer) -> dict[str, object]:
-    return {
-        "model": get_model_state_dict(model, options=_TRAINED_ONLY),
-        "optimizer": optimizer.sharded_state_dict(model),
-    }
-
-
-def _reason(error: checkpoint.CheckpointException) -> str:
-    """What went wrong in the first of the processes where something did."""
-    first, _ = next(iter(error.failures.values()))
-    return (str(first).strip() or type(first).__name__).splitlines()[0]
+    @classmethod
+    def of(cls, error: BaseException) -> _Failure:
+        message = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return cls(message, isinstance(error, asyncio.CancelledError))
 
 
 def _layers(module: nn.Module) -> list[nn.Module]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -22,10 +22,12 @@ from retool.config.schema import RlConfig
 from retool.errors import UsageError
 from retool.learner.adapters import has_adapters, without_adapters
 from retool.learner.critic import Critic
+from retool.learner.distributed import ALONE, Processes
 from retool.learner.logprobs import TokenScores, score
 from retool.learner.objective import Objective, learnable, select
 from retool.learner.optimizer import Optimizer
-from retool.learner.packing import Batch, Example, make_batch, pack
+from retool.learner.packing import Batch, Example, make_batch
+from retool.learner.trained import Trained
 from retool.objectives.advantages import whiten
 from retool.objectives.losses import explained_variance, value_clip
 from retool.objectives.off_policy import staleness
@@ -83,7 +85,8 @@ class Learner:
     """Holds what learning needs beside the policy: critic, reference and the optimizer.
 
     `reference`, asked for by `rl.kl` alone, is the policy as it was before the first step; None: as it is now. With
-    adapters it is the model without them. Raises UsageError for settings that contradict each other.
+    adapters it is the model without them. Several `processes` shard all of these among themselves, and each takes some
+    of the micro-batches. Raises UsageError for settings that contradict each other.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Learner:
         sampling: SamplingConfig,
         seed: int,
         reference: PreTrainedModel | None = None,
+        processes: Processes = ALONE,
     ):
         if objective.correction and config.old_logprobs == "sampler":
             raise UsageError(
@@ -101,11 +105,16 @@ class Learner:
                 "rl.old_logprobs=learner; with sampler the clipped ratio itself is between the two"
             )
         self.model, self.objective, self.config, self.sampling, self.seed = model, objective, config, sampling, seed
+        self.processes = processes
         torch.manual_seed(seed)
         self.critic = Critic(model, config.critic.trunk == "own") if objective.needs_critic else None
         self.reference = None
         if objective.kl and not has_adapters(model):
             self.reference = (reference or copy.deepcopy(model)).eval().requires_grad_(False)
+        dtype = model.dtype
+        for module in (model, self.critic, self.reference):
+            if module is not None:
+                processes.shard(module)
         self._planned = config.epochs * config.mini_batches  # optimizer steps of one RL step
         further = []
         if self.critic:
@@ -114,11 +123,12 @@ class Learner:
                 (self.critic.trunk_parameters(), config.critic.trunk_learning_rate),
             ]
         self.optimizer = Optimizer(model, config, config.steps * self._planned, further)
+        self.trained = Trained(model, self.optimizer, dtype, self.critic, processes)
 
     def update(self, trajectories: Sequence[Trajectory], step: int) -> tuple[dict[str, float], LearnerRecord]:
         """Learn from the trajectories of RL step `step`, counted from 1. Those that the sandbox lost, and what filters
         and masks drop, are left out. Returns metrics (means over model tokens) and the record. Raises nothing on an
-        empty selection: then there is nothing to learn."""
+        empty selection: then there is nothing to learn. Called by all processes, with the same trajectories."""
         rng = np.random.default_rng([self.seed, step])
         present = learnable(trajectories)
         kept, dropped = select(self.objective.filters, present, rng)
@@ -162,19 +172,19 @@ class Learner:
         if not (self.critic or self.objective.kl or self.config.old_logprobs == "learner"):
             return
         self.model.eval()
-        empty = [torch.empty(0)] * len(examples)
-        columns.learner = list(empty)
-        columns.values = list(empty) if self.critic else []
-        columns.reference = list(empty) if self.objective.kl else []
-        for batch in self._batches(examples, range(len(examples))):
+        found: dict[str, dict[int, torch.Tensor]] = {"learner": {}, "values": {}, "reference": {}}
+        for batch, _ in self._batches(examples, range(len(examples))):
             scores = score(self.model, batch, self.sampling)
-            _put(columns.learner, batch, scores.logprobs_N)
+            found["learner"].update(_parts(batch, scores.logprobs_N))
             if self.critic:
-                _put(columns.values, batch, self.critic(batch, scores.states_ND))
+                found["values"].update(_parts(batch, self.critic(batch, scores.states_ND)))
             if self.objective.kl:
                 with nullcontext() if self.reference else without_adapters(self.model):
                     scores = score(self.reference or self.model, batch, self.sampling)
-                _put(columns.reference, batch, scores.logprobs_N)
+                found["reference"].update(_parts(batch, scores.logprobs_N))
+        for name, own in found.items():
+            parts = self._from_all(own)
+            setattr(columns, name, [parts[index] for index in sorted(parts)])
 
     def _compare(self, trajectories: Sequence[Trajectory], columns: _Columns, learned: Sequence[int]) -> None:
         """Fill in advantages, and the critic's targets."""
@@ -214,17 +224,19 @@ class Learner:
         weights = dict(zip(chosen, self.objective.aggregation(torch.tensor(lengths)).split(lengths), strict=True))
         tokens = sum(lengths)
         sums: dict[str, float] = defaultdict(float)
-        for batch in self._batches(examples, chosen):
-            weights_N = torch.cat([weights[i] for i in batch.indices]).to(self.model.device)
+        seen: dict[int, torch.Tensor] = {}
+        for batch, counts in self._batches(examples, chosen):
+            weights_N = counts * torch.cat([weights[i] for i in batch.indices]).to(self.model.device)
             scores = score(self.model, batch, self.sampling, entropy=True)
-            for index, logprobs_n in _parts(batch, scores.logprobs_N):
-                first_seen.setdefault(index, logprobs_n)
+            seen.update(_parts(batch, scores.logprobs_N))
             loss_N, parts = self._loss(batch, scores, columns.take(batch.indices, self.model.device), warming_up)
             (weights_N * loss_N).sum().backward()
             for name, part_N in parts.items():
-                sums[name] += float(part_N.detach().sum()) / tokens
+                sums[name] += counts * float(part_N.detach().sum()) / tokens
+        for index, logprobs_n in self._from_all(seen).items():
+            first_seen.setdefault(index, logprobs_n)
         norm = self.optimizer.step()
-        return {**sums, "grad_norm": norm, "dropped_updates": float(not np.isfinite(norm))}
+        return {**self.processes.add_up(sums), "grad_norm": norm, "dropped_updates": float(not np.isfinite(norm))}
 
     def _loss(
         self, batch: Batch, scores: TokenScores, column: dict[str, torch.Tensor | None], warming_up: bool
@@ -248,29 +260,22 @@ class Learner:
             loss_N = self.config.critic.loss_coefficient * parts["value_loss"] + (0.0 if warming_up else loss_N)
         return loss_N, parts
 
-    def _batches(self, examples: list[Example], chosen: Sequence[int]) -> list[Batch]:
-        groups = pack([len(examples[i]) for i in chosen], self.config.micro_batch_tokens)
-        return [make_batch(examples, [chosen[i] for i in group], self.model.device) for group in groups]
+    def _batches(self, examples: list[Example], chosen: Sequence[int]) -> Iterator[tuple[Batch, float]]:
+        """The micro-batches of this process, and how much each counts: 1, or 0 where it only keeps step with others."""
+        lengths = [len(examples[i]) for i in chosen]
+        for group, counts in self.processes.passes(lengths, self.config.micro_batch_tokens):
+            yield make_batch(examples, [chosen[i] for i in group], self.model.device), counts
 
-    def state_dict(self) -> dict[str, object]:
-        critic = {"critic": self.critic.state_dict()} if self.critic else {}
-        return {**critic, "optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state: dict[str, object]) -> None:
-        if self.critic:
-            self.critic.load_state_dict(state["critic"])
-        self.optimizer.load_state_dict(state["optimizer"])
+    def _from_all(self, own: dict[int, torch.Tensor]) -> dict[int, torch.Tensor]:
+        """What the processes have found out about trajectories, by index; of what several have, the first's."""
+        found = self.processes.gather({index: part.numpy() for index, part in own.items()})
+        return {index: torch.from_numpy(part) for each in reversed(found) for index, part in each.items()}
 
 
 def _parts(batch: Batch, column_N: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
     """A number for each token, cut into trajectories: their indices and numbers."""
     parts = column_N.detach().cpu().split(batch.model_lengths_B.tolist())
     return list(zip(batch.indices, parts, strict=True))
-
-
-def _put(column: Column, batch: Batch, column_N: torch.Tensor) -> None:
-    for index, part in _parts(batch, column_N):
-        column[index] = part
 
 
 def _logprobs(trajectory: Trajectory) -> torch.Tensor:

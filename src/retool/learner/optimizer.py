@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
@@ -59,6 +56,12 @@ class Optimizer:
             self._optimizers["muon"] = torch.optim.Muon(
                 groups, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
             )
+        self._moments = {
+            parameter: optimizer.state
+            for optimizer in self._optimizers.values()
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
 
     def _updated(self, parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
         """What steps are taken on: the masters of those that have one."""
@@ -85,11 +88,12 @@ class Optimizer:
         if torch.isfinite(norm):
             for parameter, master in self._masters.items():
                 master.grad = parameter.grad
+            self._lay_out_moments()
             for optimizer in self._optimizers.values():
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * self._schedule()
                 optimizer.step()
-            self._round()
+            self.round()
         for parameter in [*self.parameters, *self._masters.values()]:
             parameter.grad = None
         self.steps_taken += 1
@@ -103,47 +107,29 @@ class Optimizer:
         nn.utils.clip_grads_with_norm_(self.parameters, self.config.max_grad_norm, norm)
         return norm
 
+    def learned(self, parameter: nn.Parameter) -> nn.Parameter:
+        """What steps are taken on: a trained parameter, or its master. Whoever writes to masters calls `round` then."""
+        return self._masters.get(parameter, parameter)
+
+    def moments(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
+        """What the steps so far have left of a trained parameter's gradients; what is put in there, the next step goes
+        on from."""
+        learned = self.learned(parameter)
+        return self._moments[learned][learned]
+
     @torch.no_grad()
-    def _round(self) -> None:
+    def round(self) -> None:
+        """Make weights that have masters what these are, rounded."""
         for parameter, master in self._masters.items():
             parameter.copy_(master)
 
-    def state_dict(self) -> dict[str, Any]:
-        states = {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
-        masters = [master.detach() for master in self._masters.values()]
-        return {"optimizers": states, "masters": masters, "steps_taken": self.steps_taken}
-
-    @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the moments, masters and the step count of `state`; its learning rates and other settings give way
-        to those of the config in force."""
-        with self._settings_kept():
-            for name, optimizer in self._optimizers.items():
-                optimizer.load_state_dict(state["optimizers"][name])
-        for master, loaded in zip(self._masters.values(), state["masters"], strict=True):
-            master.copy_(loaded)
-        self._round()
-        self.steps_taken = state["steps_taken"]
-
-    def sharded_state_dict(self, model: nn.Module) -> dict[str, Any]:
-        """The same by the parameters' names in `model`, as torch.distributed.checkpoint wants it: no process holds more
-        than its shards. `model` holds all that is updated, in fp32."""
-        return get_optimizer_state_dict(model, tuple(self._optimizers.values())) | {"steps_taken": self.steps_taken}
-
-    def load_sharded_state_dict(self, model: nn.Module, state: dict[str, Any]) -> None:
-        """As `load_state_dict`."""
-        with self._settings_kept():
-            set_optimizer_state_dict(model, tuple(self._optimizers.values()), state)
-        self.steps_taken = state["steps_taken"]
-
-    @contextmanager
-    def _settings_kept(self) -> Iterator[None]:
-        """Whatever is loaded within this context, the settings of the config in force are there after it."""
-        in_force = {name: [dict(group) for group in each.param_groups] for name, each in self._optimizers.items()}
-        yield
-        for name, optimizer in self._optimizers.items():
-            for group, settings in zip(optimizer.param_groups, in_force[name], strict=True):
-                group.update(settings)
+    def _lay_out_moments(self) -> None:
+        """As the weights lie, which may have been laid out anew since the moments were made or loaded: what does not
+        lie alike takes longer, and is not sure to be rounded alike."""
+        for parameter, states in self._moments.items():
+            for name, moment in states.get(parameter, {}).items():
+                if moment.shape == parameter.shape and moment.stride() != parameter.stride():
+                    states[parameter][name] = torch.empty_like(parameter).copy_(moment)
 
 
 def _make_master(parameter: nn.Parameter) -> nn.Parameter:

@@ -11,8 +11,7 @@ from transformers.utils import logging as transformers_logging
 from retool.config.schema import ModelConfig
 from retool.errors import UsageError
 from retool.kernels.products import take_fast_products
-from retool.learner.adapters import add_adapters, load_adapter_state_dict
-from retool.learner.checkpoint import load_state
+from retool.learner.adapters import add_adapters
 
 transformers_logging.disable_progress_bar()  # a stage shows its own
 
@@ -49,13 +48,12 @@ def load_policy(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokeniz
 def load_trainable(
     config: ModelConfig, seed: int, resumed: Path | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """The policy that learns, as configured or as it was in the checkpoint `resumed`; with its adapters, if any."""
+    """The policy that learns, as configured or as it was in the checkpoint `resumed`. Adapters, if any, are new ones,
+    and what they have learned is for `load_checkpoint` to bring back."""
     if config.lora.rank == 0:
         return load_policy(config.model_copy(update={"path": str(resumed or config.path)}))
     model, tokenizer = load_policy(config)  # not the checkpoint, into whose weights the adapters are merged
     add_adapters(model, config.lora, seed)
-    if resumed:
-        load_adapter_state_dict(model, load_state(resumed)["adapters"])
     return model, tokenizer
 
 

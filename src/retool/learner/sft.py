@@ -6,21 +6,28 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel
 
+from retool.learner.distributed import ALONE, Processes
 from retool.learner.logprobs import score
 from retool.learner.optimizer import Optimizer
-from retool.learner.packing import Example, make_batch, pack
+from retool.learner.packing import Example, make_batch
 
 
 def sft_step(
-    model: PreTrainedModel, optimizer: Optimizer, examples: Sequence[Example], token_budget: int
+    model: PreTrainedModel,
+    optimizer: Optimizer,
+    examples: Sequence[Example],
+    token_budget: int,
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
-    """One optimizer step on `examples`. The loss is the mean over the batch's model tokens, however it is split."""
+    """One optimizer step on `examples`. The loss is the mean over the batch's model tokens, however it is split.
+    Called by all processes, with the same examples."""
     model.train()
     tokens = max(1, sum(sum(example.mask) for example in examples))
     learning_rate, total = optimizer.learning_rate, 0.0
-    for indices in pack([len(example) for example in examples], token_budget):
-        loss = -score(model, make_batch(examples, indices, model.device)).logprobs_N.sum() / tokens
+    for indices, weight in processes.passes([len(example) for example in examples], token_budget):
+        loss = -weight * score(model, make_batch(examples, indices, model.device)).logprobs_N.sum() / tokens
         loss.backward()
         total += float(loss.detach())
+    total = sum(processes.gather(total))
     norm = optimizer.step()
     return {"loss": total, "grad_norm": norm, "learning_rate": learning_rate, "model_tokens": tokens}

@@ -16,7 +16,7 @@ from retool.learner.checkpoint import (
     name_best,
     save_checkpoint,
 )
-from retool.learner.learner import Learner
+from retool.learner.trained import Trained
 from retool.runs import RunFolder, read_rows
 
 Unfinished = dict[str, Any]
@@ -24,16 +24,18 @@ Unfinished = dict[str, Any]
 
 
 class Keeper:
-    """Saves checkpoints of `learner`: every `rl.save_every` steps, at the end, at once where one is the best so far,
-    and where the run is told to stop. To be made when the run's folder has been rewound to step `first`."""
+    """Saves checkpoints of what is `trained`: every `rl.save_every` steps, at the end, at once where one is the best so
+    far, and where the run is told to stop. To be made when the run's folder has been rewound to step `first`. Made and
+    called by all processes."""
 
-    def __init__(self, run: RunFolder, rl: RlConfig, learner: Learner, tokenizer: PreTrainedTokenizerFast, first: int):
-        self._folder, self._rl, self._learner, self._tokenizer = run.checkpoints, rl, learner, tokenizer
+    def __init__(self, run: RunFolder, rl: RlConfig, trained: Trained, tokenizer: PreTrainedTokenizerFast, first: int):
+        self._folder, self._rl, self._trained, self._tokenizer = run.checkpoints, rl, trained, tokenizer
+        self._once = trained.processes.once  # what the folder says decides, so one process asks it
         self._step, self._unfinished = first, None
         self._is_saved = True
         accuracies = {row["step"]: row["heldout_accuracy"] for row in read_rows(run.metrics) if _evaluated(row)}
-        self._best: Best | None = find_best(self._folder, accuracies)
-        self._drop_old()
+        self._best: Best | None = self._once(lambda: find_best(self._folder, accuracies))
+        self._once(self._drop_old)
 
     def learned(self, step: int, unfinished: Unfinished) -> None:
         """The weights are those of `step` from now on; until it is finished, its rows are kept with them."""
@@ -44,26 +46,25 @@ class Keeper:
         self._unfinished = None
         is_best = accuracy is not None and (self._best is None or accuracy > self._best.accuracy)
         is_due = step % self._rl.save_every == 0 or step == self._rl.steps
-        if is_best or is_due or self._path.exists():  # there is one already if SIGTERM had it saved unfinished
+        if is_best or is_due or self._once(self._path.exists):  # it is there if SIGTERM had it saved unfinished
             self._save()
         if is_best:
             self._best = Best(step, accuracy)
-        self._drop_old()
+        self._once(self._drop_old)
 
     def save_now(self) -> Path | None:
         """For a run that is told to stop: the checkpoint of the last step; None: there was none yet."""
         if not self._is_saved:
             self._save()
-            self._drop_old()
-        return self._path if self._path.exists() else None
+            self._once(self._drop_old)
+        return self._path if self._once(self._path.exists) else None
 
     @property
     def _path(self) -> Path:
         return self._folder / f"step-{self._step}"
 
     def _save(self) -> None:
-        state = {"learner": self._learner.state_dict(), "unfinished": self._unfinished}
-        save_checkpoint(self._folder, self._step, self._learner.model, self._tokenizer, state)
+        save_checkpoint(self._folder, self._step, self._trained, self._tokenizer, {"unfinished": self._unfinished})
         self._is_saved = True
 
     def _drop_old(self) -> None:

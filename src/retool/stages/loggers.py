@@ -40,10 +40,11 @@ def last_logged(run: RunFolder) -> int:
 
 @contextmanager
 def open_loggers(config: Config, run: RunFolder, first: int, logged: int) -> Iterator[list[Logger]]:
-    """The loggers of `log_to` for a run that goes on after step `first` and had got to step `logged` before."""
+    """The loggers of `log_to` for a run that goes on after step `first` and had got to step `logged` before; none
+    where another process writes."""
     with ExitStack() as stack:
         loggers: list[Logger] = []
-        for name in config.log_to:
+        for name in config.log_to if run.writes else ():
             if name == "tensorboard":
                 loggers.append(_TensorBoard(_module(name), run, first))
             else:

@@ -61,6 +61,8 @@ class Progress:
         )
         if cache := self._cache_in_use():
             note += f", cache {cache:.0%}"
+        if meter.finished and not console.is_terminal:  # there a column says so
+            note += f", about {seconds / meter.finished * (self._trajectories - meter.finished):.0f} s left"
         self._bar.update(self._rollout_task, completed=meter.finished, note=note)
         self._log(f"{self._name}: {meter.finished}/{self._trajectories} trajectories  {note}")
 

@@ -16,11 +16,10 @@ import numpy as np
 from retool.analysis import alarms, health
 from retool.config.schema import Config
 from retool.errors import UsageError
-from retool.files import cannot_write
-from retool.learner.adapters import has_adapters, merged_parameters
-from retool.learner.checkpoint import latest_resumable, list_checkpoints, load_state
+from retool.learner.adapters import has_adapters
+from retool.learner.checkpoint import latest_resumable, list_checkpoints, load_checkpoint
 from retool.learner.compatibility import check_learnable
-from retool.learner.learner import Learner, LearnerRecord
+from retool.learner.learner import Learner
 from retool.learner.objective import make_objective
 from retool.learner.policy import load_policy, load_trainable
 from retool.objectives.selection import void_turns
@@ -29,6 +28,7 @@ from retool.stages.guards import refuse_endless_nan, refuse_overload
 from retool.stages.keeping import Keeper, Unfinished
 from retool.stages.logbook import Logbook
 from retool.stages.loggers import check_loggers, last_logged, open_loggers
+from retool.stages.processes import to_be_sharded, training_processes
 from retool.stages.progress import Progress
 from retool.stages.refill import check_refill, problems_to_come, roll_out_step
 from retool.stages.stopping import Stopping
@@ -43,38 +43,42 @@ async def run_rl(config: Config, training: Sequence[Problem], heldout: Sequence[
         raise UsageError(
             "RL starts from a model that can already answer: give --model, such as a checkpoint of `retool sft`"
         )
-    run, rl = RunFolder(out), config.rl
+    rl = config.rl
     objective = make_objective(rl, config.rollout.max_tokens)
     check_refill(rl, objective)
     check_loggers(config.log_to)
-    run.open(config, environment(arm=arm, problems=len(training), heldout=len(heldout)))
     prepare_torch(config)
 
-    with Stopping(asyncio.current_task()) as stop:
-        resumed = latest_resumable(run.checkpoints)
-        model, tokenizer = load_trainable(config.model, config.seed, resumed)
+    with training_processes(config.model) as processes, Stopping(asyncio.current_task(), processes) as stop:
+        run = RunFolder(out, processes.is_writer)
+        run.open(config, environment(arm=arm, problems=len(training), heldout=len(heldout), processes=processes.size))
+        resumed = processes.once(lambda: latest_resumable(run.checkpoints))
+        source = to_be_sharded(config.model, processes)
+        model, tokenizer = load_trainable(source, config.seed, resumed)
         check_learnable(model)
-        reference = load_policy(config.model)[0] if rl.kl and resumed and not has_adapters(model) else None
-        learner = Learner(model, objective, rl, config.sampling, config.seed, reference)
+        reference = load_policy(source)[0] if rl.kl and resumed and not has_adapters(model) else None
+        sampled = processes.replicate(model)
+        learner = Learner(model, objective, rl, config.sampling, config.seed, reference, processes)
         first, unfinished = 0, None
         if resumed:
-            state = load_state(resumed)
-            learner.load_state_dict(state["learner"])
+            state = load_checkpoint(resumed, learner.trained)
             first, unfinished = state["step"], state["unfinished"]
         logged = last_logged(run)
-        run.rewind(first, first - 1 if unfinished else first)
-        keeper = Keeper(run, rl, learner, tokenizer, first)
+        processes.once(lambda: run.rewind(first, first - 1 if unfinished else first))
+        keeper = Keeper(run, rl, learner.trained, tokenizer, first)
 
         watched = heldout[: rl.eval_problems]
         occurring = [*watched, *problems_to_come(training, rl, config.seed)]
-        async with open_workbench(config, model, tokenizer, occurring, model_name=config.model.path, arm=arm) as bench:
+        async with open_workbench(
+            config, sampled, tokenizer, occurring, model_name=config.model.path, arm=arm, processes=processes
+        ) as bench:
             with (
                 open_loggers(config, run, first, logged) as loggers,
                 Progress(f"RL ({arm})", rl.steps, first) as progress,
                 stop.saving(keeper.save_now),
             ):
                 steps = _Steps(config, run, bench, learner, keeper, Logbook(run, loggers, alarms), progress, watched)
-                await bench.sampler.update(first, merged_parameters(model))
+                await bench.take_weights(first, learner.trained)
                 if rl.eval_every and first == 0:
                     await steps.evaluate(0)
                 if unfinished:
@@ -108,12 +112,12 @@ class _Steps:
         timings = clock.lap("rollout", sum(t.tokens() for t in trajectories)) | rollout.record
         learned, record = self.learner.update(trajectories, step)
         timings |= clock.lap("update", sum(t.tokens() + len(t.prompt_ids or ()) for t in trajectories))
-        _write(self.run, step, trajectories, record)
+        self.run.write_trajectories(step, trajectories, record.arrays())
 
         metrics = _state_of(trajectories) | learned | ({"refill_rounds": rounds} if self.config.rl.refill else {})
         row = {"metrics": metrics, "timings": timings}
         self.keeper.learned(step, row)
-        await self.bench.sampler.update(step, merged_parameters(self.learner.model))
+        await self.bench.take_weights(step, self.learner.trained)
         timings |= clock.lap("weights")
         return row
 
@@ -147,14 +151,6 @@ class _Steps:
 def _state_of(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     void = void_turns(trajectories, np.random.default_rng(0)).dropped  # draws nothing
     return health(trajectories) | {"void_turn_rate": len(void) / max(1, len(trajectories))}
-
-
-def _write(run: RunFolder, step: int, trajectories: Sequence[Trajectory], record: LearnerRecord) -> None:
-    path = run.write_trajectories(step, trajectories).with_suffix(".learner.npz")
-    try:
-        np.savez_compressed(path, **record.arrays())
-    except OSError as error:
-        raise cannot_write(path, error) from error
 
 
 class _Clock:

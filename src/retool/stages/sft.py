@@ -8,20 +8,22 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from retool.config.schema import Config
+from retool.config.schema import Config, ModelConfig
 from retool.data.jsonl import read_jsonl
 from retool.errors import UsageError
-from retool.learner.checkpoint import drop_old_states, latest_resumable, load_state, save_checkpoint
+from retool.learner.checkpoint import drop_old_states, latest_resumable, load_checkpoint, save_checkpoint
 from retool.learner.compatibility import check_learnable
 from retool.learner.optimizer import Optimizer
 from retool.learner.packing import Example
 from retool.learner.policy import create_model, load_trainable
 from retool.learner.sft import sft_step
 from retool.learner.tokenizer import check_reload, train_tokenizer
+from retool.learner.trained import Trained
 from retool.protocol import make_protocol
 from retool.runs import RunFolder, environment
 from retool.stages.logbook import Logbook
 from retool.stages.loggers import check_loggers, last_logged, open_loggers
+from retool.stages.processes import to_be_sharded, training_processes
 from retool.stages.progress import Progress, console
 from retool.stages.stopping import Stopped, Stopping
 from retool.stages.workbench import draw_in_passes, prepare_torch
@@ -32,27 +34,26 @@ def run_sft(config: Config, traces_path: Path, out: Path) -> Path:
     """Train on the traces of a JSONL file; returns the last checkpoint. Goes on where a run in `out` stopped. SIGTERM
     saves the step at hand and raises `Stopped`."""
     check_loggers(config.log_to)
-    run, sft = RunFolder(out), config.sft
+    sft = config.sft
     traces = read_traces(traces_path)
-    run.open(config, environment(traces=len(traces)))
     prepare_torch(config)
 
-    with Stopping() as stop:
-        resumed = latest_resumable(run.checkpoints)
-        model, tokenizer = _policy(config, traces, resumed)
+    with training_processes(config.model) as processes, Stopping(processes=processes) as stop:
+        run = RunFolder(out, processes.is_writer)
+        run.open(config, environment(traces=len(traces), processes=processes.size))
+        resumed = processes.once(lambda: latest_resumable(run.checkpoints))
+        model, tokenizer = _policy(to_be_sharded(config.model, processes), config.seed, traces, resumed)
         check_learnable(model)
         examples = make_examples(config, tokenizer, model, traces)
         steps = sft.steps or max(1, sft.epochs * len(examples) // sft.batch_size)
-        optimizer = Optimizer(model, sft, steps)
-        first = 0
-        if resumed:
-            state = load_state(resumed)
-            optimizer.load_state_dict(state["optimizer"])
-            first = state["step"]
+        dtype = model.dtype
+        processes.shard(model)
+        trained = Trained(model, Optimizer(model, sft, steps), dtype, processes=processes)
+        first = load_checkpoint(resumed, trained)["step"] if resumed else 0
         logged = last_logged(run)
-        run.rewind(first)
+        processes.once(lambda: run.rewind(first))
 
-        if stop.requested:
+        if stop.agreed():
             raise Stopped(None)
         name = f"SFT ({config.protocol.name})"
         with open_loggers(config, run, first, logged) as loggers, Progress(name, steps, first) as progress:
@@ -60,14 +61,13 @@ def run_sft(config: Config, traces_path: Path, out: Path) -> Path:
             for step in range(first + 1, steps + 1):
                 began = time.perf_counter()
                 batch = draw_in_passes(examples, sft.batch_size, config.seed, step - 1)
-                metrics = sft_step(model, optimizer, batch, sft.micro_batch_tokens)
+                metrics = sft_step(model, trained.optimizer, batch, sft.micro_batch_tokens, processes)
                 logbook.write(step, metrics, {"seconds": time.perf_counter() - began})
                 progress.step_done(f"loss {metrics['loss']:.3f}")
-                ends_here = stop.requested
+                ends_here = stop.agreed()
                 if step % sft.save_every == 0 or step == steps or ends_here:
-                    state = {"optimizer": optimizer.state_dict()}
-                    saved = save_checkpoint(run.checkpoints, step, model, tokenizer, state)
-                    drop_old_states(run.checkpoints, 1)
+                    saved = save_checkpoint(run.checkpoints, step, trained, tokenizer, {})
+                    processes.once(lambda: drop_old_states(run.checkpoints, 1))
                 if ends_here and step < steps:
                     raise Stopped(saved)
     return run.checkpoints / f"step-{steps}"
@@ -108,15 +108,15 @@ def make_examples(
 
 
 def _policy(
-    config: Config, traces: Sequence[Trace], resumed: Path | None
+    config: ModelConfig, seed: int, traces: Sequence[Trace], resumed: Path | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """The resumed checkpoint, the configured model, or a new one with a tokenizer learned from the traces."""
-    if resumed or config.model.path:
-        return load_trainable(config.model, config.seed, resumed)
-    if config.model.lora.rank:
+    if resumed or config.path:
+        return load_trainable(config, seed, resumed)
+    if config.lora.rank:
         raise UsageError("adapters (model.lora) learn beside a model that is there already: give model.path")
-    tokenizer = train_tokenizer(map(_text, traces), config.model.vocabulary)
-    model = create_model(config.model, tokenizer, config.seed)
+    tokenizer = train_tokenizer(map(_text, traces), config.vocabulary)
+    model = create_model(config, tokenizer, seed)
     check_reload(model.config, tokenizer, _text(traces[0]))
     return model, tokenizer
 

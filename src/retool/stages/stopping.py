@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from retool.errors import RetoolError
+from retool.learner.distributed import ALONE, Processes
 
 
 class Stopped(RetoolError):
@@ -30,10 +31,14 @@ class Stopping:
     `requested` says whether it has been asked to. `task`, if given, is cancelled then: whatever it awaits ends as it
     does for any cancellation, and what computes without awaiting is finished first. The cancellation leaves here as
     `Stopped`. Does nothing outside the main thread, where Python has no signals.
+
+    Several `processes` end together, whichever has been asked. A second SIGTERM means nothing to those that torchrun
+    has started: a scheduler sends one, torchrun another one, and it ends what takes too long itself.
     """
 
-    def __init__(self, task: asyncio.Task[Any] | None = None):
+    def __init__(self, task: asyncio.Task[Any] | None = None, processes: Processes = ALONE):
         self.requested = False
+        self._processes = processes
         self._task, self._loop = task, task and task.get_loop()
         self._saved: Path | None = None
         self._entered = False
@@ -52,19 +57,26 @@ class Stopping:
         if self._task and self.requested and kind is asyncio.CancelledError and not self._task.uncancel():
             raise Stopped(self._saved) from None
 
+    def agreed(self) -> bool:
+        """Whether any process has been asked to end; then all have been. Called by all."""
+        self.requested = any(self._processes.gather(self.requested))
+        return self.requested
+
     @contextmanager
     def saving(self, save: Callable[[], Path | None]) -> Iterator[None]:
-        """`save` is called where SIGTERM has cancelled what is in here, before anything around it is closed."""
+        """`save` is called where SIGTERM has cancelled what is in here, before anything around it is closed. Of several
+        processes all are cancelled in here, or none (`Processes.settle`)."""
         try:
             yield
         except asyncio.CancelledError:
-            if self.requested:
+            self._entered = False  # what closes now is not to be cancelled again
+            if self.agreed():
                 self._saved = save()
             raise
 
     def _on_sigterm(self, *_: object) -> None:
         self.requested = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if self._processes.mesh is None else signal.SIG_IGN)
         if self._loop:
             self._loop.call_soon_threadsafe(self._cancel)
 

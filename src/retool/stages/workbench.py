@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from math import ceil
@@ -14,10 +16,14 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from retool.config.sampling import SamplingConfig
-from retool.config.schema import Config
+from retool.config.schema import Config, SamplerConfig
 from retool.errors import UsageError
 from retool.files import publish
 from retool.grading import Grader
+from retool.kernels.memory import keep_freed_memory
+from retool.learner.adapters import merged_parameters
+from retool.learner.distributed import ALONE, Processes, merge_parts
+from retool.learner.trained import Trained
 from retool.objectives.rewards import Reward, outcome_reward
 from retool.protocol import Protocol, make_protocol
 from retool.rollout.agent import Agent, Task
@@ -45,15 +51,18 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Workbench:
-    """What rolls out trajectories of one model: the parts, and the names that go into the records."""
+    """What rolls out trajectories of one model: the parts, and the names that go into the records. Processes that train
+    together have one each, and roll out a part of the problems; its coroutines are called by all."""
 
     config: Config
+    model: PreTrainedModel
     sampler: Sampler
     protocol: Protocol
     sandbox: Sandbox | None
     grader: Grader
     model_name: str
     arm: str
+    processes: Processes
 
     async def roll_out(
         self,
@@ -68,25 +77,49 @@ class Workbench:
         oversample: float = 1.0,
         rewards: Sequence[Reward] = (outcome_reward,),
         timeline: Path | None = None,
+        calls: int | None = None,
+        done: Collection[tuple[str, int]] = (),
+        finished: Callable[[Trajectory], None] | None = None,
     ) -> Rollout:
         """`samples` graded trajectories of each problem, in order: the first ones of `oversample` times as many. With
-        `rollout.timeline`, who did what when is written to the file `timeline`."""
-        recorded = Timeline() if timeline and self.config.rollout.timeline else None
+        `rollout.timeline`, who did what when in the process that writes is written to the file `timeline`.
+
+        With `calls`, a response that has made so many cannot open another one. What is `done`, by problem id and
+        sample, is left out; `finished` is told of each trajectory when it has ended, ungraded."""
+        rollout = self.config.rollout if calls is None else self.config.rollout.model_copy(update={"max_calls": calls})
+        own = self.processes.part(problems)
+        recorded = Timeline() if timeline and self.config.rollout.timeline and self.processes.is_writer else None
         meter = Meter(recorded, progress.rollout_changed)
-        agent = Agent(self.sampler, self.protocol, self.sandbox, self.config.rollout, sampling, interpreter, meter)
+        agent = Agent(self.sampler, self.protocol, self.sandbox, rollout, sampling, interpreter, meter, calls)
         tasks = [
             Task(problem, prompt_ids, arm or self.arm, self.config.seed, step, sample, self.model_name)
-            for problem in problems
+            for problem in own
             for prompt_ids in [self.protocol.prompt_ids(problem.text)]
             for sample in range(ceil(round(samples * oversample, 6)))
+            if (problem.id, sample) not in done
         ]
-        progress.begin_rollout(len(problems) * samples, self.sampler.cache_in_use)
+        progress.begin_rollout(len(own) * samples - len(done), self.sampler.cache_in_use)
         self.sampler.on_phase = recorded and recorded.add_phase
-        trajectories = await collect(agent, tasks, self.grader, samples, rewards)
+        parts = await self._together(collect(agent, tasks, self.grader, samples, rewards, finished))
+        groups = merge_parts([[part[i : i + samples] for i in range(0, len(part), samples)] for part in parts])
         if recorded:
             publish(timeline, recorded.to_json())
-        record = meter.record() | self.sampler.take_stats()
+        record = self.processes.add_up(meter.record() | self.sampler.take_stats())
+        trajectories = [trajectory for group in groups for trajectory in group]
         return Rollout(trajectories, record | occupancy(record, self.config.rollout.rows))
+
+    async def take_weights(self, version: int, trained: Trained) -> None:
+        """Sample from what has been trained from now on; `version` is its name in the records."""
+        trained.copy_to(self.model)
+        await self._together(self.sampler.update(version, merged_parameters(self.model)))
+
+    async def _together(self, own: Awaitable[T]) -> list[T]:
+        """What all processes come to; an error of one, or SIGTERM to one, ends it for all."""
+        try:
+            outcome: T | BaseException = await own
+        except (Exception, asyncio.CancelledError) as error:
+            outcome = error
+        return self.processes.settle(outcome)
 
     def isolation(self) -> dict[str, Any] | None:
         return self.sandbox.isolation if self.sandbox else None
@@ -101,18 +134,31 @@ async def open_workbench(
     *,
     model_name: str,
     arm: str,
+    processes: Processes = ALONE,
 ) -> AsyncIterator[Workbench]:
-    """A workbench whose sampler has room for the longest prompt of `problems`. The sandbox runs while it is open."""
+    """A workbench whose sampler has room for the longest prompt of `problems`. The sandbox runs while it is open. Each
+    of several processes has a whole model to sample from (`Processes.replicate`)."""
     protocol = make_protocol(config.protocol, tokenizer)
     capacity = _capacity(config, model, protocol, problems)
-    sandbox = None if protocol.name == "text" else Sandbox(config.sandbox)
-    async with _open_sampler(config, model, capacity) as sampler, sandbox or nullcontext():
+    sandbox = None if protocol.name == "text" else _sandbox(config)
+    async with _open_sampler(config, model, capacity, processes) as sampler, sandbox or nullcontext():
         with Grader() as grader:
-            yield Workbench(config, sampler, protocol, sandbox, grader, model_name, arm)
+            yield Workbench(config, model, sampler, protocol, sandbox, grader, model_name, arm, processes)
+
+
+def _sandbox(config: Config) -> Sandbox:
+    """One for this process. Without `sandbox.workers`, those on this machine (as torchrun says) share its cores."""
+    sandbox = Sandbox(config.sandbox)
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if config.sandbox.workers is not None or sharing == 1:
+        return sandbox
+    return Sandbox(config.sandbox.model_copy(update={"workers": max(2, sandbox.workers // sharing)}))
 
 
 @asynccontextmanager
-async def _open_sampler(config: Config, model: PreTrainedModel, capacity: int) -> AsyncIterator[Sampler]:
+async def _open_sampler(
+    config: Config, model: PreTrainedModel, capacity: int, processes: Processes = ALONE
+) -> AsyncIterator[Sampler]:
     """The sampler that `sampler.backend` names, for trajectories of up to `capacity` tokens."""
     rollout = config.rollout
     if config.sampler.backend == "engine":
@@ -134,8 +180,22 @@ async def _open_sampler(config: Config, model: PreTrainedModel, capacity: int) -
         from retool.sampling.vllm import open_vllm
     except ModuleNotFoundError as error:
         raise UsageError(f"sampling by vLLM needs the library {error.name}: pip install 'retool[vllm]'") from error
-    async with open_vllm(config.sampler, model, sequences=rollout.rows, context=capacity) as sampler:
+    servers = _own_servers(config.sampler, processes)
+    async with open_vllm(servers, model, sequences=rollout.rows, context=capacity) as sampler:
         yield sampler
+
+
+def _own_servers(config: SamplerConfig, processes: Processes) -> SamplerConfig:
+    """Each of several processes gives its weights to servers that no other one uses."""
+    if processes.size == 1:
+        return config
+    if config.vllm_python or len(config.urls) < processes.size:
+        found = "sampler.vllm_python, which starts one" if config.vllm_python else f"{len(config.urls)}"
+        raise UsageError(
+            f"{processes.size} processes sample from vLLM servers of their own: start at least as many, and name them "
+            f"in sampler.urls; found {found}"
+        )
+    return config.model_copy(update={"urls": tuple(processes.part(config.urls))})
 
 
 def _cache_bytes(config: Config, model: PreTrainedModel) -> int | None:
@@ -181,7 +241,8 @@ def occupancy(record: Mapping[str, float], rows: int) -> dict[str, float]:
 
 
 def prepare_torch(config: Config) -> None:
-    """Threads and determinism, before any model is made."""
+    """Memory, threads and determinism, before any model is made."""
+    keep_freed_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
     if config.rollout.deterministic:
