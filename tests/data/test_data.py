@@ -121,6 +121,73 @@ def test_a_json_list_is_read_as_rows(tmp_path: Path) -> None:
         load_problems(str(path))
 
 
+def test_openthoughts_with_and_without_its_metadata(tmp_path: Path) -> None:
+    thoughts = "<|begin_of_thought|>\n\nHm, 6 * 7.\n\n<|end_of_thought|>\n\n"
+    ending = "<|begin_of_solution|>\n\nIt is \\boxed{42}.\n\n<|end_of_solution|>"
+    asked = "Return your final response within \\boxed{}. What is 6 * 7?"
+    turns = [{"from": "user", "value": asked}, {"from": "assistant", "value": thoughts + ending}]
+    metadata = {
+        "problem": "What is 7 * 6?",
+        "ground_truth_solution": "So $7 \\cdot 6 = \\boxed{42}$.",
+        "deepseek_reasoning": "Hm, 7 * 6.",
+        "deepseek_solution": "It is \\boxed{42}.",
+        "domain": "math",
+    }
+    code = {
+        "problem": "Sort a list.",
+        "ground_truth_solution": None,
+        "deepseek_reasoning": "a",
+        "deepseek_solution": "b",
+    }
+    path = rows_file(tmp_path, {"system": "s", "conversations": turns}, metadata, code)
+    loaded = load_problems(path, "openthoughts", skip_incomplete=True)
+    assert [(p.text, p.answer, s) for p, s in loaded.rows] == [
+        ("What is 6 * 7?", "42", "Hm, 6 * 7.\n\nIt is \\boxed{42}."),
+        ("What is 7 * 6?", "42", "Hm, 7 * 6.\n\nIt is \\boxed{42}."),
+    ]
+    assert loaded.report.incomplete == 1 and "has no answer" in loaded.report.incomplete_examples[0]
+
+
+def test_retool_sft_without_its_instructions(tmp_path: Path) -> None:
+    asked = (
+        "Solve the following problem step by step. You may write code in <code>.\n*user question:*\n"
+        "Answer the following Math Problem and put the answer in the format of \\boxed{answer}\n\nWhat is 6 * 7?\n\n\n"
+        "Remember to place the final answer in the last part using the format: \n<answer>\n\\boxed{'…'}\n</answer>"
+    )
+    said = "Hm.\n<code>\nprint(6*7)\n</code>\n<interpreter>\n42\n</interpreter>\n<answer>\n\\boxed{42}\n</answer>"
+    row = {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]}
+    loaded = load_problems(rows_file(tmp_path, row), "retool-sft")
+    assert [(p.text, p.answer, s) for p, s in loaded.rows] == [("What is 6 * 7?", "42", said)]
+
+
+def test_maths_answers_are_in_the_last_boxes_of_its_solutions(tmp_path: Path) -> None:
+    row = {"problem": "x?", "solution": "First \\boxed{1}, then $\\boxed{\\frac{1}{2}}$.", "level": "Level 1"}
+    assert load_problems(rows_file(tmp_path, row), "math").problems[0].answer == "\\frac{1}{2}"
+    assert load_problems(rows_file(tmp_path, row | {"answer": "0.5"}), "math").problems[0].answer == "0.5"
+
+
+def test_rows_without_an_answer_may_be_left_out_unless_all_are(tmp_path: Path) -> None:
+    path = rows_file(
+        tmp_path, {"problem": "x?"}, {"problem": "y?", "answer": float("nan")}, {"problem": "z?", "answer": "1"}
+    )
+    loaded = load_problems(path, skip_incomplete=True)
+    assert [problem.text for problem in loaded.problems] == ["z?"] and loaded.report.incomplete == 2
+    with pytest.raises(UsageError, match=r"rows.jsonl:1 has no answer"):
+        load_problems(rows_file(tmp_path, {"problem": "x?"}), skip_incomplete=True)
+
+
+def test_an_empty_cell_of_a_table_is_no_text(tmp_path: Path) -> None:
+    row = {"problem": "x?", "answer": "3", "solution": float("nan"), "id": float("nan"), "unique_id": "u1"}
+    loaded = load_problems(rows_file(tmp_path, row))
+    assert loaded.rows == [(Problem("u1", "x?", "3", "rows"), None)]
+
+
+def test_two_columns_can_be_one_solution(tmp_path: Path) -> None:
+    path = rows_file(tmp_path, {"problem": "x?", "answer": "3", "thoughts": "Hm.", "result": "It is 3."})
+    loaded = load_problems(path, "problem=problem,answer=answer,solution=thoughts+result")
+    assert loaded.rows[0][1] == "Hm.\n\nIt is 3."
+
+
 def test_a_mapping_of_ones_own(tmp_path: Path) -> None:
     path = rows_file(tmp_path, {"q": {"text": "1 + 1?"}, "final": "2", "why": "so"})
     loaded = load_problems(path, "problem=q.text,answer=final,solution=why")
@@ -175,7 +242,9 @@ def test_a_place_inside_a_list_can_be_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_column_lists_the_ready_mappings(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"its columns are 'prompt'.* ready ones are default, gsm8k, dapo-math-17k"):
+    with pytest.raises(
+        UsageError, match=r"its columns are 'prompt'.* ready ones are default, gsm8k, math, openthoughts, "
+    ):
         load_problems(rows_file(tmp_path, {"prompt": "x?", "answer": "3"}))
 
 

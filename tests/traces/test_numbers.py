@@ -50,6 +50,19 @@ def test_values_that_do_not_agree(claim, output):
     assert not agrees(claim, output)
 
 
+def test_a_fraction_is_the_number_that_it_stands_for():
+    for claim, output in (
+        ("7/2", "3.5"),
+        ("3.5", "7/2"),
+        ("1/3", "1/3"),
+        ("-1/3", "-0.333333333333"),
+        ("3.33", "10/3"),
+    ):
+        assert agrees(claim, output)
+    for claim, output in (("7/2", "3"), ("1/3", "0.33"), ("1/0", "0"), ("3", "10/3")):
+        assert not agrees(claim, output)
+
+
 @given(st.integers(), st.integers())
 def test_integers_agree_only_if_equal(a, b):
     assert agrees(str(a), str(b)) == (a == b)

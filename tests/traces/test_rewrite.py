@@ -115,6 +115,7 @@ def test_what_code_printed_is_never_seen_by_the_judge_of_the_answer():
     trace = finish(PENCILS, PENCILS_SOLUTION)
     assert [span.count("12.0") for span in model_spans(trace)] == [0, 0, 1]  # "$12.00", which the model writes itself
     assert "24.0" not in "".join(model_spans(trace))
+    assert "print" not in "".join(model_spans(trace))
 
 
 def test_steps_without_marks_are_found_where_they_are_written_out_and_right():
@@ -134,16 +135,28 @@ def test_steps_without_marks_are_found_where_they_are_written_out_and_right():
         "2x + 3 + 4 = 20",
         "12 x 1 and 1/4 = 15",
         "3 + 4 = 7 * 1",
-        "1/5 * 1/2 = 1/10",
         "80% * 80% = 64%",
         "2 * 1 + 1 1/2 = 3 1/2",
         "18:00-10:00 = 8",
-        "4*x = 24 and x = 6",
+        "A4 + 2 + 3 = 5",
+        "at 10:30 - 2 = 28",
+        "1/2x = 3, so x = 6",
+        "$3\\frac{1}{2} + 1 = 4\\frac{1}{2}$",
+        "the rest - 3 - 4 = -7",
+        "x^2 = 36 and x = 6",
+        "4*x = 24 and x = 7",
+        "area \\pi \\cdot 3 + 4 = 7",
         "5 - 2 = 4",
     ],
 )
 def test_what_only_looks_like_a_step_is_left_alone(text):
-    assert reason(rewrite(PENCILS, text)) is Reason.NO_RULE
+    assert reason(rewrite(PENCILS, f"{text}. The answer is 12.")) is Reason.NO_RULE
+
+
+def test_nothing_is_worked_out_after_the_answer():
+    trace = finish(PENCILS, "It is 24 / 2 = \\boxed{12}, which is right, as 12 / 4 = 3.")
+    assert [s.text for s in trace.segments if s.kind is Kind.CODE] == ["print(24 / 2)"]
+    assert trace.segments[-1].text == "\\boxed{12}, which is right, as 12 / 4 = 3."
 
 
 def test_a_solution_that_has_its_own_box_keeps_it():
@@ -172,12 +185,13 @@ def test_every_family_of_puzzles_has_a_rule_and_its_code_finds_the_answer(family
     [
         ("", Reason.NO_SOLUTION),
         (None, Reason.NO_SOLUTION),
-        ("Dividing both sides by 2, we get x = 12.", Reason.NO_RULE),
+        ("Halving both sides, we get x = 12.", Reason.NO_RULE),
         ("48/4 = <<48/4=a dozen>>12", Reason.UNREADABLE_CALCULATION),
         ("48/4 = <<48/4=12>>12, then <<12", Reason.UNREADABLE_CALCULATION),
         ("48/4 = <<48/4=12>>13", Reason.OUTPUT_DIFFERS),
         ("48/4 = <<48/4=13>>13", Reason.OUTPUT_DIFFERS),
-        ("We need 7 * 9 mod 50. That is 13.", Reason.NO_ANSWER),
+        ("We need 7 * 9 mod 50. Who knows.", Reason.NO_RULE),
+        ("Nobody knows.", Reason.NO_ANSWER),
         ("We need 7 * 9 mod 50. 63. So the answer is \\boxed{12}.", Reason.OUTPUT_DIFFERS),
     ],
 )
@@ -194,7 +208,7 @@ def test_a_calculation_that_is_not_the_answer_is_rejected():
     ("execution", "expected"),
     [
         (Execution(CallStatus.ERROR, "ZeroDivisionError: division by zero"), Reason.CODE_FAILED),
-        (Execution(CallStatus.TIME_LIMIT, ""), Reason.CODE_FAILED),
+        (Execution(CallStatus.TIME_LIMIT, "too slow"), Reason.CODE_FAILED),
         (Execution(CallStatus.OVERLOAD, ""), Reason.SANDBOX_FAILED),
         (Execution(CallStatus.OK, "\n"), Reason.EMPTY_OUTPUT),
         (Execution(CallStatus.OK, "25"), Reason.OUTPUT_DIFFERS),
@@ -202,12 +216,23 @@ def test_a_calculation_that_is_not_the_answer_is_rejected():
 )
 def test_runs_that_lose_the_trace(execution, expected):
     draft = rewrite(PENCILS, PENCILS_SOLUTION)
-    assert reason(complete(draft, [execution])) is expected
+    assert reason(complete(draft, [execution, Execution(CallStatus.OK, "12")])) is expected
 
 
-def test_a_last_output_that_is_no_number_cannot_be_boxed():
-    draft = Draft(PENCILS, (Segment(Kind.CODE, "print('a')"),), ("a",), box_last_output=True)
-    assert reason(complete(draft, [Execution(CallStatus.OK, "a")])) is Reason.NO_ANSWER
+@pytest.mark.parametrize(
+    ("solution", "boxed_value"),
+    [
+        ("48/4 = 12, so 3 for each. The answer is: 3.", "3"),
+        ("48/4 = 12, so 3 for each.\n#### 1,200", "1200"),
+        ("48/4 = 12, so 3 for each.", "12"),
+        ("Ada has 3 and Bo has 14 of them.", "14"),
+        ("The answer is $7/2$, that is 3.5.", "7/2"),
+        ("So 1/4 + 1/4 = 1/2", "1/2"),
+        ("It is 48/4 = 12, or \\boxed{a dozen}.", "a dozen"),
+    ],
+)
+def test_the_box_is_for_what_the_solution_says_is_the_answer(solution, boxed_value):
+    assert boxed([text_trace(PENCILS, solution).segments[0].text], boxed_value)
 
 
 TEXT = Segment(Kind.TEXT, "It is \\boxed{12}.")
@@ -220,9 +245,8 @@ RESULT = Segment(Kind.RESULT, "12", CallStatus.OK)
     [
         ((), Reason.FORMAT),
         ((Segment(Kind.TEXT, "It is 12."),), Reason.FORMAT),
-        ((Segment(Kind.TEXT, "\\boxed{1} or \\boxed{12}."),), Reason.FORMAT),
         ((TEXT, CODE, RESULT), Reason.FORMAT),
-        ((TEXT, CODE, RESULT, TEXT), Reason.FORMAT),
+        ((TEXT, CODE, RESULT, Segment(Kind.TEXT, "That is all.")), Reason.FORMAT),
         ((CODE, TEXT), Reason.FORMAT),
         ((RESULT, TEXT), Reason.FORMAT),
         ((CODE, Segment(Kind.RESULT, "", CallStatus.OK), TEXT), Reason.FORMAT),

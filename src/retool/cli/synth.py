@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ from retool.cli.options import (
     limit_option,
     load,
     mapping_option,
+    model_option,
     out_option,
     say,
     seed_option,
@@ -24,6 +26,13 @@ from retool.cli.options import (
 @click.option("--source", help="Worked solutions: a file, a named set, or `puzzles` (data.train).")
 @mapping_option
 @limit_option
+@click.option(
+    "--rewrite",
+    type=click.Choice(["rules", "teacher", "harvest"]),
+    help="Where the code comes from: rules, a model behind an endpoint (synth.teacher), or --model's own rollouts.",
+)
+@model_option
+@click.option("--decontaminate", multiple=True, help="Evaluation set that must not be among the sources; repeatable.")
 @seed_option
 @out_option
 def synth(
@@ -31,12 +40,27 @@ def synth(
     source: str | None,
     mapping: str | None,
     limit: int | None,
+    rewrite: str | None,
+    model: str | None,
+    decontaminate: tuple[str, ...],
     seed: int | None,
     out: Path,
 ) -> None:
-    settings = load(config, data__train=source, data__mapping=mapping, data__limit=limit, seed=seed)
-    from retool.stages.sources import load_training
+    sets = [f"synth.decontaminate={json.dumps(decontaminate)}"] if decontaminate else []  # JSON is YAML
+    settings = load(
+        [*config, *sets],
+        data__train=source,
+        data__mapping=mapping,
+        data__limit=limit,
+        synth__rewrite=rewrite,
+        model__path=model,
+        seed=seed,
+    )
+    from retool.stages.sources import load_sources
     from retool.stages.synth import synthesize
 
-    report = asyncio.run(synthesize(settings, load_training(settings), out))
+    loaded = load_sources(settings)
+    report = asyncio.run(synthesize(settings, loaded.rows, out, loaded.report))
     say(f"{report.accepted} traces of {report.sources} solutions: {out / 'traces.jsonl'}")
+    for reason, count in report.rejected.most_common(3):
+        say(f"  {count} rejected: {reason.meaning}")

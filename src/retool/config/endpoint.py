@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from retool.config.base import Section
 
@@ -28,14 +30,15 @@ class EndpointConfig(Section):
 
     requests_per_minute: int | None = Field(None, gt=0)
     tokens_per_minute: int | None = Field(None, gt=0)
-    """Rates that are kept to, prompts and replies together; null: whatever the server takes."""
+    """Rates that are kept to in any 60 seconds; null: whatever the server takes. A request counts with its prompt and
+    `max_tokens` until its reply says what it took."""
 
     price_in: float = Field(0.0, ge=0.0)
     price_out: float = Field(0.0, ge=0.0)
     """Prices of a million tokens of prompts and of replies, in any currency."""
 
     max_cost: float | None = Field(None, gt=0.0)
-    """Requests stop once they have cost this much; null: no limit."""
+    """No request is sent once one command's have cost this much; null: no limit."""
 
     timeout: float = Field(600.0, gt=0.0)
     """Seconds until a request is given up and tried again."""
@@ -45,3 +48,12 @@ class EndpointConfig(Section):
 
     cache: str | None = None
     """Folder of replies that need not be paid for twice; null: one beside the output."""
+
+    @model_validator(mode="after")
+    def _it_can_be_reached_and_paid(self) -> Self:
+        """Raises ValueError with a sentence for the user, as all of the config's own checks do."""
+        if not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"an endpoint's url begins with http:// or https://, found {self.url!r}")
+        if self.max_cost is not None and not self.price_in and not self.price_out:
+            raise ValueError(f"max_cost={self.max_cost} needs price_in and price_out, the prices of a million tokens")
+        return self

@@ -23,18 +23,26 @@ NAMED_SETS: dict[str, tuple[str, str | None, str, str]] = {
     "dapo-math-17k": ("BytedTsinghua-SIA/DAPO-Math-17k", None, "train", "dapo-math-17k"),
     "aime24": ("HuggingFaceH4/aime_2024", None, "train", "aime24"),
     "aime25": ("math-ai/aime25", None, "test", "aime25"),
+    "aime26": ("math-ai/aime26", None, "test", "aime25"),
+    "amc23": ("math-ai/amc23", None, "test", "aime25"),
     "math-500": ("HuggingFaceH4/MATH-500", None, "test", "math-500"),
 }
 
 
+EXAMPLES = 5
+
+
 @dataclass(slots=True)
 class LoadReport:
-    """What happened on the way in. `conflicts` counts problems whose copies disagree about the answer: dropped."""
+    """What happened on the way in. `conflicts` counts problems whose copies disagree about the answer: dropped.
+    `incomplete` counts rows without a problem or an answer that were left out, if the caller allowed it."""
 
     read: int = 0
     duplicates: int = 0
     conflicts: int = 0
+    incomplete: int = 0
     conflict_examples: list[dict[str, Any]] = field(default_factory=list)
+    incomplete_examples: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +57,31 @@ class Loaded:
         return [problem for problem, _ in self.rows]
 
 
-def load_problems(source: str, mapping: str | None = None, limit: int | None = None) -> Loaded:
+def load_problems(
+    source: str, mapping: str | None = None, limit: int | None = None, *, skip_incomplete: bool = False
+) -> Loaded:
     """Load the problems of a file (.jsonl, .json, .parquet), a named set, or a Hugging Face data set id.
 
     Problems that differ in white space or case only are one problem. `limit` keeps the first N of what is left.
     Ids are unique: where the ids of a set are not, they are made from the texts instead.
-    Raises UsageError for missing or empty sources, rows without an answer, columns that the mapping does not find or
-    that hold no text, and for an id column of the user's own choice that gives different problems the same id.
+    Raises UsageError for missing or empty sources, rows without an answer (with `skip_incomplete`: unless other rows
+    have one), columns that the mapping does not find or that hold no text, and for an id column of the user's own
+    choice that gives different problems the same id.
     """
     name, rows, columns = _open(source, mapping)
     report = LoadReport()
     kept: dict[str, tuple[Problem, str | None] | None] = {}  # None: its copies disagree
     for where, row in rows:
         report.read += 1
-        problem, solution = _read_row(row, columns, name, where)
+        try:
+            problem, solution = _read_row(row, columns, name, where)
+        except _Incomplete as error:
+            if not skip_incomplete:
+                raise
+            report.incomplete += 1
+            if len(report.incomplete_examples) < EXAMPLES:
+                report.incomplete_examples.append(str(error))
+            continue
         key = " ".join(problem.text.casefold().split())
         if key not in kept:
             kept[key] = problem, solution
@@ -73,12 +92,12 @@ def load_problems(source: str, mapping: str | None = None, limit: int | None = N
             continue
         kept[key] = None
         report.conflicts += 1
-        if len(report.conflict_examples) < 5:
+        if len(report.conflict_examples) < EXAMPLES:
             answers = [first[0].answer, problem.answer]
             report.conflict_examples.append({"problem": problem.text, "answers": answers, "where": where})
     found = [entry for entry in kept.values() if entry is not None]
     if not found:
-        raise UsageError(f"{source} holds no problems")
+        raise UsageError(next(iter(report.incomplete_examples), f"{source} holds no problems"))
     chosen = bool(columns.id) and mapping is not None and mapping not in MAPPINGS
     return Loaded(_with_unique_ids(found, source, chosen)[:limit], report)
 
@@ -155,19 +174,24 @@ def _hub_rows(dataset: str, configuration: str | None, part: str) -> Iterator[tu
     yield from ((f"{dataset}, row {number}", dict(row)) for number, row in enumerate(rows, 1))
 
 
+class _Incomplete(UsageError):
+    """A row has no problem, or no answer."""
+
+
 def _read_row(row: dict[str, Any], columns: ColumnMapping, name: str, where: str) -> tuple[Problem, str | None]:
     written = _text(row, columns.answer, "answer", where)
     question = columns.clean_problem(_text(row, columns.problem, "problem", where)).strip()
     answer = columns.clean_answer(written).strip()
     for what, value, paths in (("problem", question, columns.problem), ("answer", answer, columns.answer)):
         if not value:
-            raise UsageError(
+            raise _Incomplete(
                 f"{where} has no {what} (looked for {_either(paths)}; its columns are {', '.join(map(repr, row))}); "
                 f"give another --mapping: {CHOICES}"
             )
     problem = Problem(_text(row, columns.id, "id", where) or _id_of(question), question, answer, name)
     solution = columns.clean_solution(_text(row, columns.solution, "solution", where))
-    if solution in ("", written):  # the answer alone, where one column holds both, is no worked solution
+    is_the_answer = solution == written and answer == written.replace(",", "").strip()  # one column for both
+    if not solution or is_the_answer:
         return problem, None
     return problem, solution
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from retool.data.published import (
+    after_hashes,
+    before_hashes,
+    last_box,
+    without_dapo_wrapper,
+    without_retool_wrapper,
+    without_thought_marks,
+)
 from retool.errors import UsageError
 
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
@@ -16,26 +25,12 @@ def _as_it_is(text: str) -> str:
     return text
 
 
-def _after_hashes(text: str) -> str:
-    """GSM8K's `… #### 1,234` → `1234`; a text without the mark is the answer itself."""
-    return text.rsplit("####", 1)[-1].strip().replace(",", "")
-
-
-def _before_hashes(text: str) -> str:
-    return text.rsplit("####", 1)[0].rstrip()
-
-
-def _without_dapo_wrapper(text: str) -> str:
-    """DAPO's prompts ask for a last line `Answer: …`, which contradicts `\\boxed{}`; only the question is kept."""
-    text = re.sub(r"\ASolve the following math problem step by step\..*?\n\n", "", text, flags=re.DOTALL)
-    return re.sub(r'\n\nRemember to put your answer on its own line after "Answer:"\.\s*\Z', "", text)
-
-
 @dataclass(frozen=True, slots=True)
 class ColumnMapping:
     """Columns as dotted paths (`prompt[0].content`), several names where variants of a set differ: the first wins.
 
-    `solution` and `id` may be missing in the rows; `problem` and `answer` may not.
+    Two columns joined by a plus sign (`thoughts+solution`) are one text, a blank line between them. `solution` and `id`
+    may be missing in the rows; `problem` and `answer` may not.
     """
 
     problem: tuple[str, ...]
@@ -54,15 +49,33 @@ MAPPINGS: dict[str, ColumnMapping] = {
         ("answer",),
         ("solution", "answer"),
         ("id",),
-        clean_answer=_after_hashes,
-        clean_solution=_before_hashes,
+        clean_answer=after_hashes,
+        clean_solution=before_hashes,
+    ),
+    "math": ColumnMapping(
+        ("problem",), ("answer", "solution"), ("solution",), ("id", "unique_id"), clean_answer=last_box
+    ),
+    "openthoughts": ColumnMapping(
+        ("problem", "conversations[0].value"),
+        ("answer", "ground_truth_solution", "conversations[1].value"),
+        ("deepseek_reasoning+deepseek_solution", "conversations[1].value"),
+        clean_problem=without_thought_marks,
+        clean_answer=last_box,
+        clean_solution=without_thought_marks,
+    ),
+    "retool-sft": ColumnMapping(
+        ("messages[0].content",),
+        ("messages[1].content",),
+        ("messages[1].content",),
+        clean_problem=without_retool_wrapper,
+        clean_answer=last_box,
     ),
     "dapo-math-17k": ColumnMapping(
         ("prompt[0].content", "prompt"),
         ("reward_model.ground_truth", "answer"),
         (),
         ("extra_info.index",),
-        clean_problem=_without_dapo_wrapper,
+        clean_problem=without_dapo_wrapper,
     ),
     "aime24": ColumnMapping(("problem", "Problem"), ("answer", "Answer"), ("solution", "Solution"), ("id", "ID")),
     "aime25": ColumnMapping(("problem", "question"), ("answer",), (), ("id",)),
@@ -93,14 +106,21 @@ def find_mapping(name: str | None) -> ColumnMapping:
 
 
 def look_up(row: Mapping[str, Any], paths: tuple[str, ...]) -> Any:
-    """The value at the first of `paths` that the row has, else None."""
+    """The value at the first of `paths` that the row has, else None. NaN, as tables write an empty cell, is none."""
     for path in paths:
-        value: Any = row
-        for name, index in _STEP.findall(path):
-            if index:
-                value = value[int(index)] if isinstance(value, list) and int(index) < len(value) else None
-            else:
-                value = value.get(name) if isinstance(value, Mapping) else None
-        if value is not None:
-            return value
+        found = [_at(row, part) for part in path.split("+")]
+        if len(found) > 1 and all(isinstance(value, str) for value in found):
+            return "\n\n".join(found)
+        if len(found) == 1 and found[0] is not None:
+            return found[0]
     return None
+
+
+def _at(row: Mapping[str, Any], path: str) -> Any:
+    value: Any = row
+    for name, index in _STEP.findall(path):
+        if index:
+            value = value[int(index)] if isinstance(value, list) and int(index) < len(value) else None
+        else:
+            value = value.get(name) if isinstance(value, Mapping) else None
+    return None if isinstance(value, float) and math.isnan(value) else value

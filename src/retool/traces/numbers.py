@@ -9,6 +9,7 @@ RELATIVE_TOLERANCE = Decimal("1e-9")  # more than the noise of a few float opera
 SIGNIFICANT_DIGITS = 12  # a float's 17 digits end in noise: 0.1 * 3 prints 0.30000000000000004
 
 # The exponent is bounded: what a program prints is hostile, and "1e999999999" written out would fill the memory.
+_FRACTION = re.compile(r"([+-]?\d{1,40})/(\d{1,40})", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?=\.?\d)(?:\d{1,3}(?:,\d{3})+|\d*)(?:\.\d*)?(?:[eE][+-]?\d{1,3})?", re.ASCII)
 
 
@@ -37,11 +38,11 @@ def plain_number(text: str) -> str | None:
 def agrees(claim: str, output: str) -> bool:
     """Is `output`, what a program printed, the value that a text states as `claim`?
 
-    Integers must be equal, and other numbers within a relative 1e-9; a claim with decimals may also be `output`
-    rounded to those decimals (3.33 for 10/3, but not 3: a text that goes on with 3 means another number). What is no
-    number must be the same text.
+    Integers must be equal, and other numbers and fractions (`7/2`) within a relative 1e-9; a claim with decimals may
+    also be `output` rounded to those decimals (3.33 for 10/3, but not 3: a text that goes on with 3 means another
+    number). What is no number must be the same text.
     """
-    claimed, printed = parse_number(claim), parse_number(output)
+    claimed, printed = _value(claim), _value(output)
     if claimed is None or printed is None:
         return claim.strip() == output.strip()
     if claimed == printed:
@@ -53,3 +54,12 @@ def agrees(claim: str, output: str) -> bool:
     if last_decimal < 0:
         tolerance = max(tolerance, Decimal((0, (5,), last_decimal - 1)))
     return abs(claimed - printed) <= tolerance
+
+
+def _value(text: str) -> Decimal | None:
+    """The value of a number or of a fraction."""
+    fraction = _FRACTION.fullmatch(text.strip())
+    if fraction is None or not int(fraction[2]):
+        return parse_number(text)
+    with localcontext(prec=50):
+        return Decimal(fraction[1]) / Decimal(fraction[2])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from retool.traces.draft import Draft, Reason, Rejection
+from retool.traces.draft import Draft, Rejection
 from retool.traces.plain_rules import PLAIN_RULES
+from retool.traces.reasons import Reason
 from retool.types import Kind, Problem, Segment
 
 _CONCLUSION = re.compile(r"So the answer is \\boxed\{([^{}]*)\}\.")
@@ -29,4 +30,4 @@ def rewrite_plain(problem: Problem, solution: str) -> Draft | Rejection:
         Segment(Kind.CODE, rule.code(plan)),
         Segment(Kind.TEXT, solution[conclusion.start() :].strip()),
     )
-    return Draft(problem, segments, (conclusion[1],), box_last_output=False)
+    return Draft(problem, segments, (conclusion[1],))

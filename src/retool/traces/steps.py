@@ -1,7 +1,7 @@
 """Arithmetic steps into code: `48/2 = <<48/2=24>>24 clips` → `48/2 =` [print(48 / 2) → 24.0] `24 clips`.
 
 GSM8K marks its calculations with `<<…>>` for a calculator that a model may call (Cobbe et al. 2021). Some of its
-steps, and all of other data sets, have no marks: those are taken where they are written out in numbers and right.
+steps, and all of other data sets, have no marks: those are taken where they are written out and right (`equalities`).
 A snippet takes the place of the mark, and the value after it stays: the model reads the output and writes it down.
 """
 
@@ -10,36 +10,30 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from retool.traces.calculation import Calculation, parse_calculation
-from retool.traces.draft import Draft, Reason, Rejection
+from retool.traces.calculation import parse_calculation
+from retool.traces.draft import Draft, Rejection
+from retool.traces.equalities import find_written_out
+from retool.traces.notation import NUMBER
 from retool.traces.numbers import agrees
+from retool.traces.reasons import Reason
 from retool.types import Kind, Problem, Segment
 
 _MARK = re.compile(r"<<([^<>]*)>>")
 _STRAY_MARK = re.compile(r"<<|>>")
-_CURRENCY_BEFORE = re.compile(r"[$€£]+\s*$")
+_IDLE_MARK = re.compile(rf"<<\s*-?[$€£]?{NUMBER}\s*=[^<>]*>>")
+_CURRENCY_BEFORE = re.compile(r"(?:\\?[$€£])+\s*$")
 _VALUE_AFTER = re.compile(r"[$€£]?\s?(-?\d[\d,]*(?:\.\d+)?|-?\.\d+)")
-
-_NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
-_IDLE_MARK = re.compile(rf"<<\s*-?[$€£]?{_NUMBER}\s*=[^<>]*>>")
-_TERM = rf"\(*[$€£]?{_NUMBER}%?\)*"
-_WRITTEN_OUT = re.compile(
-    # Not the tail of a longer expression ("2x + 3 + 4 = 20"), a time of day or a name ("A4 + 2").
-    r"(?<![\w.,:%)\]^$€£<=(+*/×÷−–-])(?<![+*/×÷−–=^-] )"
-    rf"(?P<expression>{_TERM}(?:\s?[-+*/xX×÷−–]\s?{_TERM})+)"
-    rf"\s?=\s?[$€£]?(?P<value>{_NUMBER})"
-    # Nor the head of one ("3 + 4 = 7 * 1", "1/5 * 1/2 = 1/10", "= 10%", "= 3 1/2").
-    r"(?![\w%^]|[.,:]\d|\s?[-+*/×÷−–(=]\s?[\w$(]|\s\d|\s[xX]\s)"
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A calculation in a text: `text[start:end]` is its mark (nothing, if it has none), and its value comes next."""
+    """A value that the text works out: `text[start:end]` is its mark (nothing, if it has none), the value comes next,
+    and `code` prints it. `claim` is the value as a number or a fraction."""
 
     start: int
     end: int
-    calculation: Calculation
+    code: str
+    claim: str
 
 
 def strip_marks(solution: str) -> str:
@@ -53,20 +47,18 @@ def strip_idle_marks(solution: str) -> str:
 
 
 def find_steps(solution: str) -> list[Step]:
-    """The arithmetic steps of `solution`, which has no idle marks, in order.
+    """The steps of `solution`, which has no idle marks, in order; none after the beginning of its last box.
 
     Raises ValueError if a mark is not plain arithmetic.
     """
-    steps = [Step(mark.start(), mark.end(), parse_calculation(mark[1])) for mark in _MARK.finditer(solution)]
-    for match in _WRITTEN_OUT.finditer(solution):
-        try:
-            calculation = parse_calculation(f"{match['expression']}={match['value']}")
-        except ValueError:
-            continue
-        # What seems wrong may be a part of something else: "12 x 1 and 1/4 = 15".
-        if calculation.holds:
-            steps.append(Step(match.start("value"), match.start("value"), calculation))
-    return sorted(steps, key=lambda step: step.start)
+    steps = []
+    for mark in _MARK.finditer(solution):
+        calculation = parse_calculation(mark[1])
+        steps.append(Step(mark.start(), mark.end(), calculation.code, calculation.claim))
+    unmarked = _MARK.sub(lambda mark: "#" * len(mark[0]), solution)  # which ends whatever stands before it
+    steps += [Step(found.start, found.start, found.code, found.claim) for found in find_written_out(unmarked)]
+    box = solution.rfind("\\boxed")
+    return sorted((step for step in steps if box < 0 or step.start <= box), key=lambda step: step.start)
 
 
 def rewrite_steps(problem: Problem, solution: str) -> Draft | Rejection:
@@ -81,7 +73,7 @@ def rewrite_steps(problem: Problem, solution: str) -> Draft | Rejection:
     segments: list[Segment] = []
     text, position = "", 0
     for step in steps:
-        if stated := _contradiction(step.calculation, solution[step.end :]):
+        if stated := _contradiction(step, solution):
             return Rejection(Reason.OUTPUT_DIFFERS, f"{solution[step.start : step.end]} is followed by {stated}")
         text += strip_marks(solution[position : step.start])
         position = step.end
@@ -90,20 +82,19 @@ def rewrite_steps(problem: Problem, solution: str) -> Draft | Rejection:
         before, text = (text[: currency.start()], currency[0].strip()) if currency else (text, "")
         if before.strip():
             segments.append(Segment(Kind.TEXT, before.strip()))
-        segments.append(Segment(Kind.CODE, step.calculation.code))
+        segments.append(Segment(Kind.CODE, step.code))
     text += strip_marks(solution[position:])
     if text.strip():
         segments.append(Segment(Kind.TEXT, text.strip()))
     for segment in segments:
         if segment.kind is Kind.TEXT and _STRAY_MARK.search(segment.text):
             return Rejection(Reason.UNREADABLE_CALCULATION, f"an unclosed mark in {segment.text[-80:]!r}")
-    claims = tuple(step.calculation.claim for step in steps)
-    return Draft(problem, tuple(segments), claims, box_last_output="\\boxed{" not in solution)
+    return Draft(problem, tuple(segments), tuple(step.claim for step in steps))
 
 
-def _contradiction(calculation: Calculation, rest: str) -> str | None:
+def _contradiction(step: Step, solution: str) -> str | None:
     """The number that the text states right after a mark, if it is another one than the mark's value."""
-    value = _VALUE_AFTER.match(rest)
-    if value is None or agrees(value[1].rstrip(","), calculation.claim):
+    value = _VALUE_AFTER.match(solution, step.end) if step.end > step.start else None
+    if value is None or agrees(value[1].rstrip(","), step.claim):
         return None
     return value[1]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from retool.traces.draft import Draft, Execution, Reason, Rejection
-from retool.traces.numbers import agrees, plain_number
-from retool.traces.rewrite import conclusion
+from retool.traces.draft import Draft, Execution, Rejection
+from retool.traces.numbers import agrees
+from retool.traces.reasons import Reason
+from retool.traces.reliance import relied_on
 from retool.types import Author, CallStatus, Kind, Segment, Trace
 
 MAX_CHARACTERS = 50_000
@@ -18,43 +19,56 @@ _SANDBOX_FAULTS = (CallStatus.SANDBOX_ERROR, CallStatus.OVERLOAD)
 # Text that would read as a call, or as the interpreter's answer, in one of the protocols.
 _PROTOCOL_MARKUP = re.compile(r"</?(?:code|interpreter|tool_call|tool_response)>|```|<\|")
 
+IsCorrect = Callable[[list[str], str], bool]
+"""`is_correct(texts, reference)`: is the answer in the texts, one for each stretch between two results, that one?"""
+
 
 def complete(draft: Draft, executions: Sequence[Execution]) -> Trace | Rejection:
     """Write the real outputs into `draft`, one result after each snippet.
 
-    `executions` are the runs of `draft.snippets` in order; they may end after the first that is not `ok`, as the trace
-    is lost then.
+    `executions` are the runs of `draft.snippets` in order. Where each claim is a value, they may end after the first
+    that is not `ok`, as the trace is lost then; among imagined outputs a failure stands if a later snippet succeeds.
     """
-    runs = iter(zip(executions, draft.claims, strict=False))
     segments: list[Segment] = []
-    for segment in draft.segments:
+    done = 0
+    for index, segment in enumerate(draft.segments):
         segments.append(segment)
         if segment.kind is not Kind.CODE:
             continue
-        execution, claim = next(runs)
-        if execution.status in _SANDBOX_FAULTS:
-            return Rejection(Reason.SANDBOX_FAILED, f"{execution.status}: {segment.text!r}")
-        if execution.status is not CallStatus.OK:
-            return Rejection(Reason.CODE_FAILED, f"{segment.text!r} ended with {execution.status}: {execution.output}")
-        if not execution.output.strip():
-            return Rejection(Reason.EMPTY_OUTPUT, repr(segment.text))
-        if not agrees(claim, execution.output):
-            return Rejection(Reason.OUTPUT_DIFFERS, f"{segment.text!r} printed {execution.output!r}, not {claim}")
+        execution, claim, later = executions[done], draft.claims[done], executions[done + 1 :]
+        done += 1
+        following = "\n".join(after.text for after in draft.segments[index + 1 :])
+        if fault := _fault(draft, segment.text, execution, claim, later, following):
+            return fault
         segments.append(Segment(Kind.RESULT, execution.output, execution.status))
-    if draft.box_last_output:
-        value = plain_number(executions[-1].output)
-        if value is None:
-            return Rejection(Reason.NO_ANSWER, f"the last output {executions[-1].output!r} is not a number")
-        segments = _append_text(segments, conclusion(value))
     return Trace(draft.problem, tuple(segments))
 
 
-def verify(trace: Trace, is_correct: Callable[[list[str], str], bool]) -> Trace | Rejection:
-    """Check the format of `trace`, then its answer.
+def _fault(
+    draft: Draft, code: str, run: Execution, claim: str | None, later: Sequence[Execution], following: str
+) -> Rejection | None:
+    """Why a run of `code`, with the runs `later` than it and the text that follows it, loses the trace."""
+    if run.status in _SANDBOX_FAULTS:
+        return Rejection(Reason.SANDBOX_FAILED, f"{run.status}: {code!r}")
+    corrected = draft.imagined and any(other.status is CallStatus.OK for other in later)
+    if run.status is not CallStatus.OK and not corrected:
+        return Rejection(Reason.CODE_FAILED, f"{code!r} ended with {run.status}: {run.output}")
+    if not run.output.strip():
+        return Rejection(Reason.EMPTY_OUTPUT, repr(code))
+    if claim is None:
+        return None
+    if not draft.imagined:
+        differs = None if agrees(claim, run.output) else claim
+    else:
+        differs = relied_on(claim, run.output, following)
+    if differs is None:
+        return None
+    return Rejection(Reason.OUTPUT_DIFFERS, f"{code!r} printed {run.output!r}, and the text goes on with {differs}")
 
-    `is_correct(texts, reference)` gets the texts between the results (what a model would have written, one string a
-    span) and the reference answer of the problem.
-    """
+
+def verify(trace: Trace, is_correct: IsCorrect) -> Trace | Rejection:
+    """Check the format of `trace`, then its answer, for which the texts between the results count: what a model would
+    have written, and not what its code printed."""
     length = sum(len(segment.text) for segment in trace.segments)
     if length > MAX_CHARACTERS:
         return Rejection(Reason.TOO_LONG, f"{length} characters, more than {MAX_CHARACTERS}")
@@ -70,12 +84,12 @@ def verify(trace: Trace, is_correct: Callable[[list[str], str], bool]) -> Trace 
 
 
 def model_spans(trace: Trace) -> list[str]:
-    """What the model writes, one string for each stretch between two results."""
+    """What the model writes in words, one string for each stretch between two results."""
     spans = [""]
     for segment in trace.segments:
-        if segment.author is Author.MODEL:
+        if segment.kind is Kind.TEXT:
             spans[-1] += segment.text
-        else:
+        elif segment.author is Author.INTERPRETER:
             spans.append("")
     return [span for span in spans if span]
 
@@ -93,15 +107,6 @@ def _format_fault(segments: Sequence[Segment]) -> str | None:
         before = segment.kind
         if segment.author is Author.MODEL and (markup := _PROTOCOL_MARKUP.search(segment.text)):
             return f"{markup[0]!r} stands in a segment of kind {segment.kind}"
-    boxes = [index for index, segment in enumerate(segments) if "\\boxed{" in segment.text]
-    if boxes != [len(segments) - 1] or segments[-1].text.count("\\boxed{") != 1:
-        return "it has not exactly one box, in its last segment"
+    if "\\boxed{" not in segments[-1].text:
+        return "its last segment has no box"
     return None
-
-
-def _append_text(segments: list[Segment], sentence: str) -> list[Segment]:
-    """A new line with `sentence`, in the last segment if that is text."""
-    last = segments[-1]
-    if last.kind is not Kind.TEXT:
-        return [*segments, Segment(Kind.TEXT, sentence)]
-    return [*segments[:-1], Segment(Kind.TEXT, f"{last.text}\n{sentence}")]
