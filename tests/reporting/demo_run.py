@@ -6,11 +6,27 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from math import exp
 from pathlib import Path
 from random import Random
 
-from retool.reporting import CurveRow, Example, Report, System, save_chart_png, write_report
+from retool.reporting import (
+    Alarm,
+    Archive,
+    CallSeconds,
+    Comparison,
+    Correction,
+    CurveRow,
+    Entry,
+    LearnerTokens,
+    Origin,
+    Purposes,
+    Report,
+    System,
+    save_chart_png,
+    write_report,
+)
 from retool.types import Author, CallStatus, Problem, Span, StopReason, ToolCall, Trajectory
 
 FAMILIES = {  # accuracy of the cold start, ReTool, text-only RL, ReTool without interpreter
@@ -50,7 +66,11 @@ def systems() -> list[System]:
                 truncated=(0.02, 0.0, 0.04, 0.11)[i],
                 code_ratio=(0.52, 0.99, 0.0, 0.0)[i],
                 code_pass_rate=({"correct": 0.98, "incorrect": 0.71}, {"correct": 1.0, "incorrect": 0.88}, {}, {})[i],
+                self_corrected=(0.21, 0.78, None, None)[i],
+                pass_at={"1": accuracy, "4": min(1.0, accuracy + 0.08)},
+                maj_at={"1": accuracy, "4": min(1.0, accuracy + 0.02)},
                 families=families,
+                protocol={"interpreter": "off" if i == 3 else "on", "sampling": {"temperature": 1.0, "top_p": 0.7}},
             )
         )
     return rows
@@ -78,12 +98,15 @@ def curves() -> list[CurveRow]:
             add(arm, step, "correct_code_count", int(480 + 510 * learned) if tool else 0)
             add(arm, step, "code_pass_rate.correct", 0.98 + 0.02 * learned if tool else None)
             add(arm, step, "code_pass_rate.incorrect", 0.74 + 0.05 * learned + rng.gauss(0, 0.05) if tool else None)
+            add(arm, step, "self_correction.of_failed", 0.2 + 0.6 * learned if tool else None, 0.06)
+            add(arm, step, "self_correction.diagnosed", 0.1 + 0.4 * learned if tool else None)
+            add(arm, step, "self_correction.of_all", 0.02 + 0.03 * learned if tool else None)
             add(arm, step, "invocation_timing", 0.42 - 0.2 * learned + rng.gauss(0, 0.006) if tool else None)
     for step in range(1, 41):
         for arm, first, last in (("ReTool", 0.2, 0.92), ("text-only RL", -0.5, -0.32)):
             add(arm, step, "reward", first + (last - first) * (1 - exp(-step / 9)) + rng.gauss(0, 0.05))
             add(arm, step, "entropy", 0.4 * exp(-step / 25) + rng.gauss(0, 0.01))
-            add(arm, step, "sampler-to-learner KL", 0.0004 + abs(rng.gauss(0, 0.00008)))
+            add(arm, step, "kl_sampler_learner", 0.0004 + abs(rng.gauss(0, 0.00008)))
     return rows
 
 
@@ -150,32 +173,71 @@ LAMPS = Problem(
 )
 
 
-def examples() -> list[Example]:
+def entries() -> list[Entry]:
     ok, error = CallStatus.OK, CallStatus.ERROR
     search = "# every lamp's multiples, until one fits both\nt = 84\nwhile t % 132 != 0:\n    t += 84\nprint(t)"
     prompt = "Question: {}\nReason step by step, call Python with <code>, and answer in \\boxed{{}}.\n"
-    cold, early, final, text = "Cold start", "Step 8", "Step 40 (end)", "Text-only RL, step 40"
     digits = ("print(sum(digits(29**9)))", "NameError: name 'digits' is not defined", error)
     written_out = ("print(sum(int(d) for d in str(29**9)))", "65", ok)
     endless = ("while True: pass", "time limit of 1 s", CallStatus.TIME_LIMIT)
     power, sum_of_digits, lcm = "We need 17^23 mod 409. ", "We need the digit sum of 29^9. ", "We need the lcm. "
 
-    def told(stage: str, arm: str, step: int, problem: Problem, answer: str | None, *parts) -> Example:
+    def told(run: str, origin: Origin, step: int, problem: Problem, answer: str | None, *parts, **known) -> Entry:
         end = [f"So the answer is \\boxed{{{answer}}}."] if answer else []
-        t = trajectory(problem, *parts, *end, arm=arm, step=step, answer=answer)
-        return Example(stage, t, prompt.format(problem.text))
+        t = trajectory(problem, *parts, *end, arm=run, step=step, answer=answer)
+        pieces = {token: f"t{token} " for span in t.spans for token in span.ids or ()}
+        prompted = prompt.format(problem.text)
+        return Entry(run=run, origin=origin, step=step, trajectory=t, prompt=prompted, pieces=pieces, **known)
+
+    def learned(t: Trajectory) -> LearnerTokens:
+        count = t.tokens(Author.MODEL)
+        return LearnerTokens(
+            [-0.1 - 0.002 * (i % 7) for i in range(count)], [(-1) ** i * i / count for i in range(count)]
+        )
 
     by_hand = "17^2 is 289. 17^4 is 85. 17^8 is 272. 17^16 is 364. 17^23 is 118. "
+    mended = {"corrections": [Correction(0, 1, digits[1], "That is not a function.")]}
+    timed = {"seconds": [CallSeconds(0.004, 0.0121)], "purposes": ["calculation"]}
+    last = told("ReTool", Origin.ROLLOUT, 40, POWER, "302", power, ("print(17**23 % 409)", "302", ok))
     return [
-        told(cold, "ReTool", 0, POWER, "102", power + "17^2 is 289. 17^4 is 83. 17^8 is 345. 17^16 is 6. "),
-        told(cold, "ReTool", 0, DIGITS, "58", sum_of_digits, digits),
-        told(cold, "ReTool", 0, LAMPS, "924", "They share 12. 84 / 12 = 7. 7 * 132 = 924. "),
-        told(early, "ReTool", 8, POWER, "302", power, ("print(17**23 % 409)", "302", ok)),
-        told(early, "ReTool", 8, LAMPS, None, lcm, endless),
-        told(final, "ReTool", 40, DIGITS, "65", sum_of_digits, digits, "That is not a function. ", written_out),
-        told(final, "ReTool", 40, LAMPS, "924", lcm, (search, "924", ok)),
-        told(text, "text-only RL", 40, POWER, "118", power + by_hand),
+        told("ReTool", Origin.HELD_OUT, 0, POWER, "102", power + "17^2 is 289. 17^4 is 83. 17^8 is 345. "),
+        told("ReTool", Origin.HELD_OUT, 0, DIGITS, "58", sum_of_digits, digits),
+        told("ReTool", Origin.HELD_OUT, 0, LAMPS, "924", "They share 12. 84 / 12 = 7. 7 * 132 = 924. "),
+        told("ReTool", Origin.HELD_OUT, 8, POWER, "302", power, ("print(17**23 % 409)", "302", ok), **timed),
+        told("ReTool", Origin.HELD_OUT, 8, LAMPS, None, lcm, endless),
+        told(
+            "ReTool",
+            Origin.HELD_OUT,
+            40,
+            DIGITS,
+            "65",
+            sum_of_digits,
+            digits,
+            "That is no function. ",
+            written_out,
+            **mended,
+        ),
+        told("ReTool", Origin.HELD_OUT, 40, LAMPS, "924", lcm, (search, "924", ok), purposes=["search"]),
+        replace(last, in_loss=True, learner=learned(last.trajectory)),
+        told("text-only RL", Origin.HELD_OUT, 40, POWER, "118", power + by_hand),
     ]
+
+
+def archive(shown: list[Entry]) -> Archive:
+    found = Archive()
+    for entry in shown:
+        found.add(entry)
+    return found
+
+
+ALARMS = [
+    Alarm("ReTool", "truncation", 3, 6, "responses cut off by a limit: 54% over the last 3 steps", "raise max_tokens"),
+    Alarm("text-only RL", "entropy", 31, None, "entropy: 0.0080 nats a token over the last 3 steps", "raise the clip"),
+]
+PURPOSES = [
+    Purposes("ReTool", "step 0", {"calculation": 130, "verification": 8, "search": 21}),
+    Purposes("ReTool", "step 40", {"calculation": 160, "verification": 64, "search": 52, "symbolic": 9}),
+]
 
 
 def demo_report() -> Report:
@@ -194,8 +256,15 @@ def demo_report() -> Report:
             "torch": "2.13.0",
         },
         systems=systems(),
+        comparisons=[
+            Comparison("cold start", "ReTool", 240, 0.35, (0.31, 0.39), 1e-5),
+            Comparison("ReTool", "text-only RL", 240, -0.62, (-0.66, -0.58), 1e-5),
+        ],
         curves=curves(),
-        examples=examples(),
+        watched=["ReTool", "text-only RL"],
+        alarms=ALARMS,
+        purposes=PURPOSES,
+        archive=archive(entries()),
     )
 
 

@@ -1,14 +1,25 @@
 """Reporting: runs and evaluations as a page, a picture and a table for people."""
 
+from retool.reporting.archive import PAGE_BYTES, Archive
+from retool.reporting.entry import CallSeconds, Correction, Entry, LearnerTokens, Origin
 from retool.reporting.html import write_report
 from retool.reporting.picture import save_chart_png
 from retool.reporting.printable import printable
-from retool.reporting.record import CurveRow, Example, Report, System
+from retool.reporting.record import Alarm, Comparison, CurveRow, Purposes, Report, System
 from retool.reporting.terminal import terminal_table
 
 __all__ = [
+    "PAGE_BYTES",
+    "Alarm",
+    "Archive",
+    "CallSeconds",
+    "Comparison",
+    "Correction",
     "CurveRow",
-    "Example",
+    "Entry",
+    "LearnerTokens",
+    "Origin",
+    "Purposes",
     "Report",
     "System",
     "printable",

@@ -7,7 +7,7 @@ Colours are the theme's CSS variables.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -114,7 +114,8 @@ def families_chart(systems: Sequence[System], colours: Mapping[str, str]) -> Spe
         {"family": family} | dict(zip(labels, map(fraction, row), strict=True)) for family, row in accuracies.items()
     ]
     y = {"field": "family", "type": "nominal", "sort": None, "title": None}
-    y["axis"] = {"labelColor": css_variable("ink"), "labelFontSize": 12, "labelLimit": 190, "grid": False}
+    y["axis"] = {"labelColor": css_variable("ink"), "labelFontSize": 12, "labelLimit": 190, "labelPadding": 12}
+    y["axis"]["grid"] = False
     x = {"field": "accuracy", "type": "quantitative", "title": None, "scale": {"domain": [0, 1]}}
     x["axis"] = {"format": ".1f", "tickCount": 5}
     legend = {"orient": "top", "direction": "horizontal", "columns": 2, "offset": 4, "labelLimit": 240}
@@ -173,11 +174,16 @@ def curve_chart(
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     parts = [metric for metric in panel.parts if any(row["metric"] == metric for row in rows)]
     steps = sorted({row["step"] for row in rows})
-    band = [row for row in rows if row.get("low") is not None and row.get("high") is not None]
+    first = parts[0] if parts else ""  # bands of all parts would hide each other; pointing tells their intervals
+    band = [
+        row for row in rows if row["metric"] == first and row.get("low") is not None and row.get("high") is not None
+    ]
     value = {"field": "value", "type": "quantitative", "title": None, "axis": {"tickCount": 4}}
     value["scale"] = {"domain": list(panel.domain)} if panel.domain else {"zero": starts_at_zero(rows)}
     if panel.domain:
         value["axis"]["format"] = ".1f"
+    elif are_tiny(rows):
+        value["axis"]["format"] = ".0e"
     colour = colour_of("arm", arms, colours)
     if legend:
         colour["legend"] = {"orient": "bottom", "symbolType": "stroke"}
@@ -234,13 +240,19 @@ def starts_at_zero(rows: Sequence[CurveRow]) -> bool:
     return 0 <= min(values) <= max(values) / 2 or min(values) == max(values)
 
 
+def are_tiny(rows: Sequence[CurveRow]) -> bool:
+    """Would the axis need many zeros after the point?"""
+    return all(abs(row["value"]) < 0.001 for row in rows if row["value"] is not None and isfinite(row["value"]))
+
+
 def _hover(rows: Sequence[CurveRow], arms: Sequence[str], panel: Panel, parts: Sequence[str], steps: list[int]) -> Spec:
     """A vertical rule at the step that is nearest to the pointer, with the values of all curves there."""
     written = number if panel.domain is None else fraction
-    known = {(row["step"], row["arm"], row["metric"]): row["value"] for row in rows}
+    known = {(row["step"], row["arm"], row["metric"]): row for row in rows}
     names = {(arm, part): ", ".join(filter(None, (arm, panel.parts[part]))) for arm in arms for part in parts}
     tips = [
-        {"step": step} | {name: written(known.get((step, *series))) for series, name in names.items()} for step in steps
+        {"step": step} | {name: _with_band(known.get((step, *series)), written) for series, name in names.items()}
+        for step in steps
     ]
     nearest = {"type": "point", "on": "pointermove", "clear": "pointerout", "nearest": True, "fields": ["step"]}
     # The tooltip shows the whole row: Vega-Lite 6.4 reads a list of fields from the wrong object where `nearest` is on
@@ -251,3 +263,10 @@ def _hover(rows: Sequence[CurveRow], arms: Sequence[str], panel: Panel, parts: S
         "mark": {"type": "rule", "color": css_variable("muted"), "strokeWidth": 1, "tooltip": {"content": "data"}},
         "encoding": {"opacity": {"condition": {"param": "hover", "empty": False, "value": 0.6}, "value": 0}},
     }
+
+
+def _with_band(row: CurveRow | None, written: Callable[[float | None], str]) -> str:
+    """A value, with its interval if it has one: `0.92 (0.90–0.94)`."""
+    if row is None or row.get("low") is None or row.get("high") is None:
+        return written(row and row["value"])
+    return f"{written(row['value'])} ({written(row['low'])}–{written(row['high'])})"

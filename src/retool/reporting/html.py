@@ -1,8 +1,9 @@
 """One self-contained HTML file: it needs no network, and nothing in it runs but its own two scripts.
 
 Text of models and code is hostile. Three walls stand before it: control codes are stripped wherever text enters the
-page (`printable`); text is escaped, by Jinja in HTML and by `embed_json` in data; and a content security policy names
-the page's scripts by hash and forbids every other script, `eval` and every connection.
+page (`printable`); text is escaped, by Jinja in HTML and by `embed_json` in data, or packed (`chunks`), and made into
+text nodes only; and a content security policy names the page's scripts by hash and forbids every other script, `eval`
+and every connection.
 """
 
 from __future__ import annotations
@@ -22,68 +23,97 @@ import vl_convert
 from markupsafe import Markup
 
 from retool.files import publish
-from retool.reporting import charts, numbers, theme
-from retool.reporting.panels import BEHAVIOUR, LEARNING, Panel, others, present
+from retool.reporting import charts, numbers, purpose_chart, theme
+from retool.reporting.archive import Archive
+from retool.reporting.headline import headline
+from retool.reporting.panels import BEHAVIOUR, LEARNING, TRAINING, Panel, others, present
 from retool.reporting.printable import printable
-from retool.reporting.reading import span_views
-from retool.reporting.record import CurveRow, Example, Report
+from retool.reporting.record import CurveRow, Report
 
 TEMPLATES = files("retool.reporting") / "templates"
+NOTES = 2_000  # bytes for what an archive says about itself
 JSON_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+STYLES = ("page.css", "browser.css", "print.css")
+SCRIPTS = (  # in one scope, each using those above it
+    "dom.js",
+    "charts.js",
+    "archive.js",
+    "selection.js",
+    "search.js",
+    "passages.js",
+    "tokens.js",
+    "reader.js",
+    "list.js",
+    "filters.js",
+    "keyboard.js",
+    "main.js",
+)
 
 
 def write_report(path: str | Path, report: Report) -> None:
-    """Write `report` to `path` as one HTML file of about 1 MB; an older one is replaced at once or not at all."""
+    """Write `report` to `path` as one HTML file: about 1 MB and its trajectories, 40 MB if its archive was not told
+    otherwise. An older file is replaced at once or not at all."""
     publish(path, render(report).encode())
 
 
 def render(report: Report) -> str:
     """The page as a string."""
     colours = theme.assign_colours([system.label for system in report.systems], report.arms)
-    learning, behaviour = present(LEARNING, report.curves), present(BEHAVIOUR, report.curves)
-    further = present(others(report.curves), report.curves)
+    learning = present(LEARNING, report.curves)
+    behaviour = present(BEHAVIOUR, report.curves)
+    further = present((*TRAINING, *others(report.curves)), report.curves)
+    families = charts.family_accuracies(report.systems)
+    purposes = purpose_chart.by_label(report.purposes)
     drawings = {p.key: charts.curve_chart(p, report.curves, colours) for p in (*behaviour, *further)}
     drawings |= {p.key: charts.curve_chart(p, report.curves, colours, height=230) for p in learning}
     if report.systems:
         drawings["accuracy"] = charts.accuracy_chart(report.systems, colours)
-    families = charts.family_accuracies(report.systems)
     if len(families) > 1:
         drawings["families"] = charts.families_chart(report.systems, colours)
-    script = source("report.js")
+    kinds = purpose_chart.order(report.purposes)
+    for label, states in purposes.items():
+        colour = colours.get(label, theme.css_variable(theme.SERIES[0]))
+        drawings[f"purposes-{label}"] = purpose_chart.purpose_chart(states, kinds, colour)
+    script = page_script()
     template = environment().get_template("report.html.j2")
+    parts = {
+        "report": report,
+        "colours": colours,
+        "headline": headline(report),
+        "learning": learning,
+        "behaviour": behaviour,
+        "further": further,
+        "families": families if len(families) > 1 else {},
+        "purposes": purposes,
+        "kinds": kinds,
+        "written_share": purpose_chart.written_share,
+        "columns": numbers.columns(report.systems),
+        "changes": numbers.changes(report.curves),
+        "numbers": numbers,
+        "curve_table": curve_table(report.curves, [*learning, *behaviour, *further]),
+        "light": theme.LIGHT,
+        "dark": theme.DARK,
+        "css": Markup("\n".join(map(source, STYLES))),
+        "vega": Markup(vega_bundle()),
+        "script": Markup(script),
+        "hashes": [script_hash(vega_bundle()), script_hash(script)],
+        "drawings": embed_json({"config": charts.config(), "charts": drawings}),
+    }
+    archive = report.archive or Archive()
+    without = template.render(parts, trajectories=len(archive), columns_packed="", chunks={}, notes=report.notes)
+    chunks = {name: Markup(packed) for name, packed in archive.chunks(len(without.encode()) + NOTES).items()}
     return template.render(
-        report=report,
-        colours=colours,
-        learning=learning,
-        behaviour=behaviour,
-        further=further,
-        families=families if len(families) > 1 else {},
-        columns=numbers.columns(report.systems),
-        numbers=numbers,
-        stages=by_stage(report.examples),
-        curve_table=curve_table(report.curves, [*learning, *behaviour, *further]),
-        light=theme.LIGHT,
-        dark=theme.DARK,
-        css=Markup(source("report.css")),
-        vega=Markup(vega_bundle()),
-        script=Markup(script),
-        hashes=[script_hash(vega_bundle()), script_hash(script)],
-        drawings=embed_json({"config": charts.config(), "charts": drawings}),
-        span_views=span_views,
+        parts,
+        trajectories=len(archive),
+        columns_packed=Markup(archive.columns()),  # base64 needs no escaping
+        chunks=chunks,
+        notes=[*report.notes, *archive.notes()],
     )
 
 
 def embed_json(value: Any) -> Markup:
     """`value` as JSON for a `<script type="application/json">`: it can neither close the element nor open another."""
     return Markup(json.dumps(_printable(value), ensure_ascii=False, allow_nan=False).translate(JSON_ESCAPES))
-
-
-def by_stage(examples: Sequence[Example]) -> dict[str, list[Example]]:
-    """The examples of each stage, stages in order of first appearance."""
-    stages: dict[str, list[Example]] = {}
-    for example in examples:
-        stages.setdefault(example.stage, []).append(example)
-    return stages
 
 
 def curve_table(curves: Sequence[CurveRow], panels: Sequence[Panel]) -> dict[str, Any]:
@@ -116,6 +146,12 @@ def source(name: str) -> str:
 def vega_bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script that sets `window.vegaEmbed`."""
     return vl_convert.javascript_bundle()
+
+
+@cache
+def page_script() -> str:
+    """The page's own script: its files one after the other, in one scope that nothing else can reach."""
+    return '"use strict";\n(() => {\n' + "\n".join(map(source, SCRIPTS)) + "})();\n"
 
 
 def script_hash(script: str) -> str:

@@ -12,7 +12,7 @@ from retool.reporting.record import CurveRow
 @dataclass(frozen=True, slots=True)
 class Panel:
     """A small chart over training steps. `parts` maps each metric to the name of its line ("" if there is only one);
-    the first is drawn solid, the second dashed. `domain` fixes the vertical axis."""
+    the first is drawn solid, the second dashed, the third dotted. `domain` fixes the vertical axis."""
 
     title: str
     parts: dict[str, str]
@@ -50,6 +50,23 @@ BEHAVIOUR = (
         SHARE,
     ),
     Panel("Invocation timing", {"invocation_timing": ""}, "Where the first call begins: 0 first token, 1 last.", SHARE),
+    Panel(
+        "Self-correction",
+        {
+            "self_correction.of_failed": "of those with an error",
+            "self_correction.diagnosed": "said why",
+            "self_correction.of_all": "of all",
+        },
+        "Share of responses in which code failed, was changed, and then ran.",
+        SHARE,
+    ),
+)
+TRAINING = (
+    Panel("Entropy", {"entropy": ""}, "Nats a token of what the model writes."),
+    Panel("Sampler to learner KL", {"kl_sampler_learner": ""}, "Nats a token; 0 if both say the same."),
+    Panel("Truncated", {"truncated_rate": ""}, "Share of rollouts that a limit cut off.", SHARE),
+    Panel("Calls that ran", {"ok_call_rate": ""}, "Share of the rollouts' calls without an error.", SHARE),
+    Panel("Explained variance", {"explained_variance": ""}, "Of the returns, by the critic."),
 )
 
 
@@ -64,6 +81,6 @@ def present(panels: Sequence[Panel], curves: Sequence[CurveRow]) -> list[Panel]:
 
 def others(curves: Sequence[CurveRow]) -> list[Panel]:
     """A panel for each metric that no named panel shows, under its own name."""
-    named = {metric for panel in (*LEARNING, *BEHAVIOUR) for metric in panel.parts}
+    named = {metric for panel in (*LEARNING, *BEHAVIOUR, *TRAINING) for metric in panel.parts}
     names = dict.fromkeys(row["metric"] for row in curves if row["metric"] not in named)
     return [Panel(name, {name: ""}) for name in names]

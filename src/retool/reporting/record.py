@@ -1,4 +1,4 @@
-"""What a report is about: the systems that were compared, their curves, and examples of what they wrote.
+"""What a report is about: the systems that were compared, their curves, how training went, and what they wrote.
 
 Every part may be missing: a report of one evaluation has one system and no curves.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
 from retool.errors import UsageError
-from retool.types import Trajectory
+from retool.reporting.archive import Archive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +27,15 @@ class System:
     code_ratio: float | None = None
     code_pass_rate: Mapping[str, float | None] = field(default_factory=dict)
     """Share of responses whose last call ran, for those with a `correct` and an `incorrect` answer."""
+    pass_at: Mapping[str, float] = field(default_factory=dict)
+    """k, as a string, -> pass@k."""
+    maj_at: Mapping[str, float] = field(default_factory=dict)
+    self_corrected: float | None = None
+    """Share of the responses with a failed call that mended it."""
     families: Mapping[str, float] = field(default_factory=dict)
     """Accuracy by `problem.source`."""
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    """All settings that the numbers depend on beside model and problems, as results.json has them."""
     note: str = ""
     """A few words on what this system is."""
 
@@ -46,7 +53,11 @@ class System:
             truncated=row.get("truncated"),
             code_ratio=row.get("code_ratio"),
             code_pass_rate=row.get("code_pass_rate", {}),
+            pass_at=row.get("pass_at", {}),
+            maj_at=row.get("maj_at", {}),
+            self_corrected=row.get("self_corrected"),
             families=row.get("families", {}),
+            protocol=row.get("protocol", {}),
         )
 
 
@@ -63,15 +74,38 @@ class CurveRow(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """A trajectory to be read, and the stage that it comes from (`cold start`, `step 20`).
+class Comparison:
+    """Two systems on the problems that both answered: `difference` is the accuracy of `second` − that of `first`."""
 
-    `prompt` is the text of `trajectory.prompt_ids`, for whoever has the tokenizer at hand.
-    """
+    first: str
+    second: str
+    problems: int
+    difference: float
+    ci95: tuple[float, float]
+    p_value: float
 
-    stage: str
-    trajectory: Trajectory
-    prompt: str | None = None
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """What looked wrong about a run from step `begins` on. `ends` is the step at which it was over, None: it never was
+    while the run was watched."""
+
+    run: str
+    name: str
+    begins: int
+    ends: int | None
+    message: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class Purposes:
+    """What code is for: the number of calls of each purpose. `moment` tells the states of one `label` apart: `step 0`
+    and `step 20` of a run, "" where there is one only."""
+
+    label: str
+    moment: str
+    calls: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +121,17 @@ class Report:
     facts: Mapping[str, str | float] = field(default_factory=dict)
     """What a reader needs in order to judge or repeat it: seed, seconds, the model's size, the sandbox's isolation."""
     systems: Sequence[System] = ()
+    comparisons: Sequence[Comparison] = ()
     curves: Sequence[CurveRow] = ()
-    examples: Sequence[Example] = ()
+    watched: Sequence[str] = ()
+    """The runs whose alarms were looked for: without one, the page says that there was none."""
+    alarms: Sequence[Alarm] = ()
+    purposes: Sequence[Purposes] = ()
+    """Those of one label stand together, the earlier moment first."""
+    archive: Archive | None = None
+    """The trajectories to browse."""
+    notes: Sequence[str] = ()
+    """What a reader must know about the page itself: what was left out of it and why."""
 
     def __post_init__(self) -> None:
         labels = [system.label for system in self.systems]
@@ -100,3 +143,25 @@ class Report:
     def arms(self) -> list[str]:
         """The arms of the curves, in order of first appearance."""
         return list(dict.fromkeys(row["arm"] for row in self.curves))
+
+    @property
+    def differing(self) -> dict[str, list[Any]]:
+        """The settings in which the protocols of `systems` differ, such as `rollout.max_calls`, with the value of each.
+
+        Only systems that have a protocol are compared; None stands for a setting that one does not have.
+        """
+        flat = [_flat(system.protocol) for system in self.systems]
+        names = dict.fromkeys(name for protocol in flat for name in protocol)
+        table = {name: [protocol.get(name) for protocol in flat] for name in names}
+        known = [index for index, protocol in enumerate(flat) if protocol]
+        return {name: row for name, row in table.items() if any(row[i] != row[known[0]] for i in known)}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found

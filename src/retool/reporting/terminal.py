@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from retool.reporting.numbers import PROBLEMS, columns
+from retool.reporting.numbers import PROBLEMS, terminal_columns
 from retool.reporting.printable import printable
 from retool.reporting.record import System
 
@@ -18,7 +18,7 @@ def terminal_table(systems: Sequence[System], title: str = "") -> Table:
 
     Labels are shown as they are, without markup. How many problems and samples there were stands below.
     """
-    shown = [column for column in columns(systems) if column is not PROBLEMS]
+    shown = terminal_columns(systems)
     counts = dict.fromkeys(PROBLEMS.text(system) for system in systems)
     table = Table(
         title=Text(printable(title)) if title else None,
