@@ -33,8 +33,9 @@ ALLOWED = {
     "sampling": GROUND | {"kernels"},
     "learner": GROUND | {"kernels", "objectives", "sampling"},
     "rollout": GROUND | {"sampling", "sandbox", "protocol", "grading", "objectives", "endpoint"},
-    "stages": GROUND | PARTS | {"learner", "rollout"},
-    "cli": GROUND | PARTS | {"stages"},
+    "cluster": GROUND,
+    "stages": GROUND | PARTS | {"kernels", "learner", "rollout", "cluster"},
+    "cli": GROUND | PARTS | {"stages", "cluster"},
     "config": {"config", "errors", "types"},
 }
 

@@ -17,7 +17,7 @@ from retool.grading import Grader
 from retool.learner.learner import Learner
 from retool.learner.objective import make_objective
 from retool.objectives.rewards import outcome_reward
-from retool.rollout.collect import grade
+from retool.rollout.grading import grade
 from retool.sandbox import Sandbox
 from retool.types import Problem
 

@@ -131,7 +131,8 @@ class Span:
 class ToolCall:
     """A call to the interpreter: `span` is the index of the model span that wrote it, `output` what the run printed.
 
-    `start` is the index in `response_ids` of the call's first token, the one its opening begins in.
+    `start` is the index in `response_ids` of the call's first token, the one its opening begins in; where there are no
+    ids, the index of its first character in the texts of the spans, joined.
     """
 
     span: int

@@ -86,18 +86,19 @@ def test_without_calls_rates_and_timing_are_undefined():
 def test_lengths_of_text_without_ids_are_undefined_and_the_rest_is_not():
     foreign = response((OK, "1"))
     for span in foreign.spans:
-        span.ids = None
+        span.ids, span.text = None, "." * 20
     measured = behaviour([foreign, response((OK, "1"))])
     assert measured["response_length"] == {"model": None, "total": None}
-    assert measured["invocation_timing"] is None
+    assert measured["invocation_timing"] == (10 / 60 + 10 / 30) / 2  # in characters, and in tokens
     assert measured["code_ratio"] == 1
 
 
 def test_curves_are_tidy_rows_in_order_of_step():
     rows = curves({20: [response((OK, "1"))], 0: [response()]}, arm="ReTool")
-    assert [row["step"] for row in rows] == [0] * 8 + [20] * 8
+    assert [row["step"] for row in rows] == [0] * 12 + [20] * 12
     assert {row["arm"] for row in rows} == {"ReTool"}
-    assert [row["metric"] for row in rows[:8]] == [
+    assert [row["metric"] for row in rows[:12]] == [
+        "accuracy",
         "response_length.model",
         "response_length.total",
         "code_ratio",
@@ -106,8 +107,28 @@ def test_curves_are_tidy_rows_in_order_of_step():
         "code_pass_rate.correct",
         "code_pass_rate.incorrect",
         "invocation_timing",
+        "self_correction.of_failed",
+        "self_correction.diagnosed",
+        "self_correction.of_all",
     ]
-    assert {"arm": "ReTool", "step": 20, "metric": "invocation_timing", "value": 10 / 30} in rows
+    point = {"arm": "ReTool", "step": 20, "metric": "invocation_timing"}
+    assert {**point, "value": 10 / 30, "low": 10 / 30, "high": 10 / 30} in rows
+
+
+def test_curves_have_intervals_over_problems():
+    responses = [response((OK, "1")) if index % 2 else response() for index in range(100)]
+    for index, each in enumerate(responses):
+        each.problem = Problem(str(index), "?", "1", "sums")
+    rows = {row["metric"]: row for row in curves({0: responses}, "a")}
+    half = 1.96 * (0.5 * 0.5 / 100) ** 0.5
+    assert rows["code_ratio"]["low"] == pytest.approx(0.5 - half, abs=0.02)
+    assert rows["code_ratio"]["high"] == pytest.approx(0.5 + half, abs=0.02)
+    count = rows["correct_code_count"]
+    assert (count["value"], count["low"], count["high"]) == (
+        50,
+        100 * rows["code_ratio"]["low"],
+        100 * rows["code_ratio"]["high"],
+    )
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,12 @@ def test_two_wrong_answers_may_be_the_same_vote():
     assert same["maj_at"]["5"] == 0
 
 
+def test_a_response_that_was_cut_off_or_says_nothing_has_no_vote():
+    cut = [sample("a", i, "7", stop=StopReason.TOKENS) for i in range(3)]
+    silent = [sample("a", 3 + i, answer) for i, answer in enumerate([None, "", " "])]
+    assert summarize([*cut, *silent, sample("a", 6, "42")])["maj_at"]["7"] == 1
+
+
 def test_truncated_is_the_share_that_ran_out_of_tokens_calls_or_seconds():
     samples = [sample("a", i, None, stop=stop) for i, stop in enumerate(StopReason)]
     assert summarize(samples)["truncated"] == 4 / len(StopReason) == 4 / 6

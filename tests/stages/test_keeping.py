@@ -7,14 +7,15 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from small_run import reinforce, small_config
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from retool.config.schema import Config, RlConfig
+from retool.config.schema import Config, RlConfig, SftConfig
 from retool.learner.checkpoint import latest_resumable, list_checkpoints
+from retool.learner.optimizer import Optimizer
+from retool.learner.trained import Trained
 from retool.runs import RunFolder
 from retool.stages.keeping import Keeper
 
@@ -27,12 +28,12 @@ def go_on(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Steps:
     """Goes through the steps of a run, from its last checkpoint up to a step."""
 
     def steps(run: RunFolder, last: int, keep: int | None = 1) -> None:
-        learner = SimpleNamespace(model=model, state_dict=dict)
+        trained = Trained(model, Optimizer(model, SftConfig(), 8), model.dtype)
         newest = latest_resumable(run.checkpoints)
         first = int(newest.name.removeprefix("step-")) if newest else 0
         run.rewind(first)
         rl = RlConfig(steps=8, save_every=4, keep_states=1, keep_checkpoints=keep)
-        keeper = Keeper(run, rl, learner, tokenizer, first)
+        keeper = Keeper(run, rl, trained, tokenizer, first)
         for step in range(first + 1, last + 1):
             keeper.learned(step, {})
             run.log(step, {"heldout_accuracy": ACCURACIES[step]}, {})

@@ -1,4 +1,4 @@
-"""The six behaviour metrics of ReTool (https://arxiv.org/abs/2504.11536, section 3.3, figure 3).
+"""The six behaviour metrics of ReTool (https://arxiv.org/abs/2504.11536, section 3.3, figure 3), and two more.
 
 The paper names them; these are the definitions used here, over the responses of one set of problems:
 
@@ -9,7 +9,10 @@ The paper names them; these are the definitions used here, over the responses of
 - *code pass rate*: of the responses with an executed call, the share whose **last** call is `ok`; apart for those with
   a correct and those with an incorrect answer. A malformed last call is not `ok`.
 - *invocation timing*: position of the first call's first token among all tokens of the response, 0-1, mean over
-  responses with a call (a malformed one too: the model meant to call).
+  responses with a call (a malformed one too: the model meant to call). In characters where a text has no ids.
+
+Curves have beside them *accuracy* (share of correct responses) and *self-correction* (`retool.analysis.corrections`):
+the share of the responses with a failed call that correct one, with and without a diagnosis, and of all responses.
 
 Nothing here needs a tokenizer. Where a metric is undefined (no such response; lengths of text without ids) it is None.
 """
@@ -17,62 +20,80 @@ Nothing here needs a tokenizer. Where a metric is undefined (no such response; l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from math import isnan, nan
 from typing import Any
 
+import numpy as np
+
+from retool.analysis.corrections import self_corrections
+from retool.analysis.intervals import estimate, ratio
+from retool.analysis.records import Response, summarize_response
 from retool.errors import UsageError
-from retool.types import Author, CallStatus, Trajectory
+from retool.types import Trajectory
+
+_COUNT = "correct_code_count"  # a sum, where the others are ratios
 
 
-def behaviour(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
-    """The six metrics of a set of trajectories, as a JSON object (see the top of this file)."""
-    if not trajectories:
-        raise UsageError("Found no trajectories to analyse, expected at least one: check that the file is not empty.")
-    with_code = [t for t in trajectories if t.executed]
-    counted = all(_has_ids(t) for t in trajectories)
+def behaviour(responses: Sequence[Trajectory | Response]) -> dict[str, Any]:
+    """The six metrics of a set of trajectories, or of what `observe` kept of them, as a JSON object."""
+    names, numerators_TM, denominators_TM, _ = _parts_of(responses)
+    ratios = ratio(numerators_TM.sum(axis=0), denominators_TM.sum(axis=0))
+    values = {name: None if isnan(value) else float(value) for name, value in zip(names, ratios, strict=True)}
     return {
-        "response_length": {
-            "model": _mean([t.tokens(Author.MODEL) for t in trajectories]) if counted else None,
-            "total": _mean([t.tokens() for t in trajectories]) if counted else None,
-        },
-        "code_ratio": len(with_code) / len(trajectories),
-        "code_lines": _mean([sum(code_lines(call.code) for call in t.calls) for t in trajectories]),
-        "correct_code_count": sum(call.status is CallStatus.OK for t in trajectories for call in t.calls),
-        "code_pass_rate": {
-            "correct": _mean([last_call_ok(t) for t in with_code if t.correct]),
-            "incorrect": _mean([last_call_ok(t) for t in with_code if not t.correct]),
-        },
-        "invocation_timing": _mean([t.calls[0].start / t.tokens() for t in trajectories if t.calls])
-        if counted
-        else None,
+        "response_length": {part: values[f"response_length.{part}"] for part in ("model", "total")},
+        "code_ratio": values["code_ratio"],
+        "code_lines": values["code_lines"],
+        _COUNT: round(values[_COUNT] * len(responses)),
+        "code_pass_rate": {part: values[f"code_pass_rate.{part}"] for part in ("correct", "incorrect")},
+        "invocation_timing": values["invocation_timing"],
     }
 
 
-def curves(by_step: Mapping[int, Sequence[Trajectory]], arm: str) -> list[dict[str, Any]]:
-    """The metrics of each step of `arm` as tidy rows {arm, step, metric, value}, in order of step.
+def curves(by_step: Mapping[int, Sequence[Trajectory | Response]], arm: str) -> list[dict[str, Any]]:
+    """Each metric at each step of `arm` as tidy rows {arm, step, metric, value, low, high}, in order of step.
 
-    The parts of a metric are joined to its name with a dot: `response_length.model`. A value may be None.
+    `low` and `high` are a 95 % bootstrap interval over problems. The parts of a metric are joined to its name with a
+    dot: `response_length.model`. The three may be None.
     """
     rows = []
-    for step, trajectories in sorted(by_step.items()):
-        for name, value in behaviour(trajectories).items():
-            parts = {f"{name}.{part}": v for part, v in value.items()} if isinstance(value, dict) else {name: value}
-            rows += [{"arm": arm, "step": step, "metric": metric, "value": v} for metric, v in parts.items()]
+    for step, responses in sorted(by_step.items()):
+        names, *parts = _parts_of(responses)
+        for name, found in zip(names, estimate(*parts), strict=True):
+            if name == _COUNT:
+                found = found.times(len(responses))
+            rows.append({"arm": arm, "step": step, "metric": name, **asdict(found)})
     return rows
 
 
-def code_lines(code: str) -> int:
-    """Number of lines that are neither blank nor only a comment."""
-    lines = (line.strip() for line in code.split("\n"))
-    return sum(1 for line in lines if line and not line.startswith("#"))
+def _parts_of(given: Sequence[Trajectory | Response]) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
+    """The names of the metrics, what each response adds to their numerators and denominators, and its problem."""
+    if not given:
+        raise UsageError("Found no trajectories to analyse, expected at least one: check that the file is not empty.")
+    responses = [
+        each if isinstance(each, Response) else summarize_response(each, self_corrections(each)) for each in given
+    ]
+    parts = [_parts(response) for response in responses]
+    parts_TM2 = np.array([list(part.values()) for part in parts], dtype=float)
+    return list(parts[0]), parts_TM2[..., 0], parts_TM2[..., 1], [response.problem for response in responses]
 
 
-def last_call_ok(trajectory: Trajectory) -> bool:
-    return trajectory.calls[-1].status is CallStatus.OK
-
-
-def _has_ids(trajectory: Trajectory) -> bool:
-    return all(span.ids is not None for span in trajectory.spans)
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def _parts(r: Response) -> dict[str, tuple[float, float]]:
+    """What a response adds to the numerator and the denominator of each metric."""
+    total = nan if r.model_tokens is None else r.model_tokens + r.interpreter_tokens
+    ran, passed = r.executed > 0, bool(r.last_call_ok)
+    recovered, diagnosed = r.corrections > 0, r.diagnosed > 0
+    return {
+        "accuracy": (r.correct, 1),
+        "response_length.model": (nan if r.model_tokens is None else r.model_tokens, 1),
+        "response_length.total": (total, 1),
+        "code_ratio": (ran, 1),
+        "code_lines": (r.lines, 1),
+        _COUNT: (r.ok, 1),
+        "code_pass_rate.correct": (passed and r.correct, ran and r.correct),
+        "code_pass_rate.incorrect": (passed and not r.correct, ran and not r.correct),
+        "invocation_timing": (r.first_call_at or 0.0, r.first_call_at is not None),
+        "self_correction.of_failed": (recovered, r.failed > 0),
+        "self_correction.diagnosed": (diagnosed, r.failed > 0),
+        "self_correction.of_all": (recovered, 1),
+    }

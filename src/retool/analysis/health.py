@@ -1,11 +1,11 @@
-"""The state of a training run at a glance: what collapses first when a model collapses."""
+"""The state of a training run at a glance, what collapses first when a model collapses; and how its calls end."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import median
 
-from retool.analysis.behaviour import last_call_ok
+from retool.analysis.records import Call, Response, is_truncated, last_call_ok
 from retool.types import Author, CallStatus, StopReason, Trajectory
 
 
@@ -43,3 +43,31 @@ def health(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         row[f"{author}_tokens_p50"] = median(lengths)
         row[f"{author}_tokens_max"] = max(lengths)
     return row
+
+
+def tool_health(responses: Sequence[Response], calls: Sequence[Call]) -> dict[str, float | int | None]:
+    """How the calls of some responses end. Shares are 0-1, of calls unless the name says otherwise; None: no calls.
+
+    `failed`: the code is to blame; `lost`: the sandbox is; `repeated`: the same program as an earlier call of it.
+    """
+
+    def share(count: int) -> float | None:
+        return count / len(calls) if calls else None
+
+    statuses = [call.status for call in calls]
+    lost = sum(statuses.count(status) for status in (CallStatus.SANDBOX_ERROR, CallStatus.OVERLOAD))
+    return {
+        "responses": len(responses),
+        "calls": len(calls),
+        "calls_per_response": len(calls) / len(responses),
+        "most_calls": max(response.calls for response in responses),
+        "responses_with_a_call": sum(response.calls > 0 for response in responses) / len(responses),
+        "truncated_responses": sum(map(is_truncated, responses)) / len(responses),
+        "ok": share(statuses.count(CallStatus.OK)),
+        "failed": share(sum(response.failed for response in responses)),
+        "malformed": share(statuses.count(CallStatus.MALFORMED)),
+        "timed_out": share(statuses.count(CallStatus.TIME_LIMIT)),
+        "lost": share(lost),
+        "repeated": share(sum(call.repeats for call in calls)),
+        "lines_per_call": share(sum(call.lines for call in calls)),
+    }

@@ -11,10 +11,13 @@ import click
 
 import retool
 from retool.cli.analyze import analyze
+from retool.cli.cluster import cluster
+from retool.cli.compare import compare
 from retool.cli.doctor import doctor
 from retool.cli.evaluate import evaluate
 from retool.cli.report import report
 from retool.cli.sandbox import sandbox
+from retool.cli.solve import solve
 from retool.cli.synth import synth
 from retool.cli.training import quickstart, rl, sft
 from retool.errors import RetoolError
@@ -32,7 +35,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for _verb in (quickstart, synth, sft, rl, evaluate, analyze, report, sandbox, doctor):
+for _verb in (quickstart, synth, sft, rl, evaluate, compare, analyze, report, solve, sandbox, cluster, doctor):
     cli.add_command(_verb)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ out_option = click.option(
 model_option = click.option("--model", help="Hugging Face id or folder of the model (model.path).")
 seed_option = click.option("--seed", type=click.IntRange(min=0), help="Seed of everything random.")
 mapping_option = click.option(
-    "--mapping", help="Columns of the data: gsm8k, dapo-math-17k, aime24, aime25, math-500, or problem=…,answer=…"
+    "--mapping",
+    help="Columns of the data: gsm8k, math, openthoughts, retool-sft, …, or problem=…,answer=…[,solution=…]",
 )
 limit_option = click.option("--limit", type=click.IntRange(min=1), help="Use the first N problems only.")
 
@@ -45,4 +47,6 @@ def _quoted(value: Any) -> str:
 
 
 def say(text: str) -> None:
-    click.echo(text, err=True)
+    """Of the processes that torchrun has started, the first one speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(text, err=True)

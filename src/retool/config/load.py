@@ -65,7 +65,9 @@ def _keys(schema: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, bool
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    """The section that a field holds, if it does; one that may be null is one too."""
+    found = [option for option in _options(annotation) if isinstance(option, type) and issubclass(option, BaseModel)]
+    return found[0] if found else None
 
 
 def _read_source(schema: type[Section], source: str) -> dict[str, Any]:

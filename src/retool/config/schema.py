@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from retool.config.analysis import AnalysisConfig
 from retool.config.base import Choice, Choices, Section
+from retool.config.cluster import ClusterConfig
 from retool.config.evaluation import EvalConfig
 from retool.config.sampling import SamplingConfig
 from retool.config.sandbox import SandboxConfig
@@ -151,7 +152,7 @@ class DataConfig(Section):
     """Problems to train on: a JSONL or Parquet file, a named set, a Hugging Face data set, or `puzzles` (generated)."""
 
     heldout: str = "puzzles"
-    """Problems to evaluate on; they must not occur in `train`."""
+    """Problems to evaluate on, which must not occur in `train`; several sets with commas between them."""
 
     mapping: str | None = None
     """Which columns are the problem, the answer and the solution: a name (`gsm8k`, …) or `problem=…,answer=…`."""
@@ -160,7 +161,7 @@ class DataConfig(Section):
     """Use the first N problems of `train` only."""
 
     heldout_limit: int | None = Field(None, gt=0)
-    """Use the first N problems of `heldout` only."""
+    """Use the first N problems of `heldout` only; of several sets, the first N of each."""
 
     puzzles_train: int = Field(6000, gt=0)
     """Number of generated training problems."""
@@ -341,6 +342,9 @@ class Config(Section):
     rl: RlConfig = RlConfig()
     eval: EvalConfig = EvalConfig()
     analyze: AnalysisConfig = AnalysisConfig()
+
+    cluster: ClusterConfig | None = None
+    """A run over several machines; null: in this process."""
 
     log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Where `metrics.jsonl` and `timings.jsonl` are shown as well, such as [tensorboard]."""

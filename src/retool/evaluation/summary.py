@@ -8,7 +8,7 @@ from typing import Any
 
 from retool.errors import UsageError
 from retool.evaluation.statistics import bootstrap_interval, majority_at_k, pass_at_k
-from retool.types import Problem, Trajectory
+from retool.types import Problem, StopReason, Trajectory
 
 
 def summarize(
@@ -22,8 +22,8 @@ def summarize(
 
     Trajectories belong to the same problem if `problem.id` is the same. Accuracy is avg@k: the mean over problems of
     the mean over a problem's samples. Every trajectory counts: one without an answer, cut off, or lost to the sandbox
-    is wrong. `equal` says whether two wrong answers are the same vote for maj@k (right ones always are). `samples`,
-    and with it the largest k, is the number of samples of the problem that has the fewest.
+    is wrong, and for maj@k it has no vote. `equal` says whether two wrong answers are the same vote (right ones always
+    are). `samples`, and with it the largest k, is the number of samples of the problem that has the fewest.
 
     Returns a JSON object: `accuracy`, `ci95` [low, high], `problems`, `samples`, `truncated` (share of trajectories),
     `families` {`problem.source`: accuracy}, `pass_at` and `maj_at` {"k": value} for powers of two and for `samples`.
@@ -71,13 +71,13 @@ def _by_problem(trajectories: Sequence[Trajectory]) -> list[list[Trajectory]]:
 
 
 def _tally(group: Sequence[Trajectory], equal: Callable[[str, str], bool]) -> tuple[int, list[int], int]:
-    """Votes for the right answer, for each wrong one, and the number of samples without an answer."""
+    """Votes for the right answer, for each wrong one, and the number of samples without a vote."""
     wrong: list[tuple[str, int]] = []
     right = abstained = 0
     for trajectory in group:
         if trajectory.correct:
             right += 1
-        elif trajectory.answer is None:
+        elif trajectory.stop is not StopReason.EOS or not (trajectory.answer or "").strip():
             abstained += 1
         else:
             for i, (answer, votes) in enumerate(wrong):

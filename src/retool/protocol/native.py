@@ -82,10 +82,10 @@ class Native(Protocol):
             start, position = self.codec.locate(ids, tag.start()), tag.end()
             try:
                 if tag[0] == CLOSING:
-                    raise _MalformedCallError(f"{CLOSING} has no {OPENING} before it")
+                    raise MalformedCallError(f"{CLOSING} has no {OPENING} before it")
                 arguments, position = _read_json(text, position)
-                calls.append(Call(_code(arguments), None, start))
-            except _MalformedCallError as error:
+                calls.append(Call(requested_code(arguments), None, start))
+            except MalformedCallError as error:
                 calls.append(Call(None, f"Nothing was executed: {error}.", start))
                 if (next_tag := _TAG.search(text, position)) and next_tag[0] == CLOSING and tag[0] == OPENING:
                     position = next_tag.end()
@@ -125,7 +125,7 @@ class Native(Protocol):
         return before.lstrip("\n"), after, [*pieces, text]
 
 
-class _MalformedCallError(Exception):
+class MalformedCallError(Exception):
     """Why a call cannot be executed: a clause for the sentence that the model is told."""
 
 
@@ -135,26 +135,26 @@ def _read_json(text: str, position: int) -> tuple[Any, int]:
     try:
         value, position = _JSON.raw_decode(text, position)
     except (ValueError, RecursionError) as error:  # a ValueError, too, for numbers of more digits than Python reads
-        raise _MalformedCallError(f"what stands after {OPENING} is not valid JSON ({error})") from error
+        raise MalformedCallError(f"what stands after {OPENING} is not valid JSON ({error})") from error
     rest = text[position:].lstrip()
     if rest.startswith(CLOSING):
         return value, text.index(CLOSING, position) + len(CLOSING)
     if rest and not rest.startswith(OPENING):
-        raise _MalformedCallError(f"{CLOSING} was expected after the JSON of the call")
+        raise MalformedCallError(f"{CLOSING} was expected after the JSON of the call")
     return value, position
 
 
-def _code(call: Any) -> str:
-    """The code that a call's JSON asks to be run."""
+def requested_code(call: Any) -> str:
+    """The code that a call's JSON asks to be run. Raises MalformedCallError."""
     if not isinstance(call, dict) or "name" not in call or not isinstance(call.get("arguments"), dict):
-        raise _MalformedCallError('a call must look like {"name": "python", "arguments": {"code": "…"}}')
+        raise MalformedCallError('a call must look like {"name": "python", "arguments": {"code": "…"}}')
     if call["name"] != "python":
-        raise _MalformedCallError(f"there is no tool {str(call['name'])[:40]!r}, only 'python'")
+        raise MalformedCallError(f"there is no tool {str(call['name'])[:40]!r}, only 'python'")
     code = call["arguments"].get("code")
     if not isinstance(code, str):
-        raise _MalformedCallError("the argument 'code' must be a string")
+        raise MalformedCallError("the argument 'code' must be a string")
     if not code.strip():
-        raise _MalformedCallError("the argument 'code' is empty")
+        raise MalformedCallError("the argument 'code' is empty")
     if any("\ud800" <= character <= "\udfff" for character in code):
-        raise _MalformedCallError("the code holds half a surrogate pair, which is no character")
+        raise MalformedCallError("the code holds half a surrogate pair, which is no character")
     return strip_blank_lines(code)

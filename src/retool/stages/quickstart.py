@@ -25,16 +25,15 @@ from retool.errors import UsageError
 from retool.files import publish
 from retool.learner.policy import load_policy, load_tokenizer, parameter_count
 from retool.protocol import make_protocol
-from retool.reporting import Example, Report, System, save_chart_png, terminal_table, write_report
-from retool.runs import RunFolder, read_trajectories
+from retool.reporting import Report, System, save_chart_png, terminal_table, write_report
+from retool.runs import RunFolder
 from retool.stages.eval import run_eval
 from retool.stages.progress import console
-from retool.stages.report import run_curves
+from retool.stages.report import gather
 from retool.stages.rl import run_rl
 from retool.stages.sft import read_traces, run_sft
 from retool.stages.sources import load_split
 from retool.stages.synth import synthesize
-from retool.types import Trajectory
 
 RETOOL, TEXT_ONLY = "ReTool", "text-only"
 SYSTEMS = {
@@ -87,7 +86,7 @@ def run_quickstart(config: Config, out: Path) -> dict[str, Any]:
         **{name: {key: result[key] for key in _SUMMARY_KEYS} for name, result in results.items()},
     }
     publish(out / "summary.json", json.dumps(summary, indent=2) + "\n")
-    report = _report(config, out, summary, checkpoints)
+    report = _report(config, out, summary, checkpoints["retool"][1])
     write_report(out / "report.html", report)
     save_chart_png(out / "report.png", report)
     console.print(terminal_table(report.systems, f"{summary['retool']['problems']} held-out problems"))
@@ -113,10 +112,10 @@ def _token_limit(config: Config, text_config: Config, checkpoint: Path, text_tra
     return {"max_tokens": config.rollout.max_tokens, "text_traces_p99": percentile}
 
 
-def _report(config: Config, out: Path, summary: dict[str, Any], checkpoints: dict[str, tuple[Path, Path]]) -> Report:
+def _report(config: Config, out: Path, summary: dict[str, Any], trained: Path) -> Report:
     runs = {RETOOL: RunFolder(out / "retool" / "rl"), TEXT_ONLY: RunFolder(out / "text_only" / "rl")}
-    rows = [row for arm, run in runs.items() for row in run_curves(run, arm)]
-    model, _ = load_policy(config.model.model_copy(update={"path": str(checkpoints["retool"][1])}))
+    found = gather(runs, {label: out / "eval" / name for name, (label, _) in SYSTEMS.items()})
+    model, _ = load_policy(config.model.model_copy(update={"path": str(trained)}))
     environment = json.loads((runs[RETOOL].path / "environment.json").read_text("utf-8"))
     facts = {
         "seed": config.seed,
@@ -128,13 +127,11 @@ def _report(config: Config, out: Path, summary: dict[str, Any], checkpoints: dic
         "sandbox": str((environment.get("isolation") or {}).get("profile", "")),
         "versions": ", ".join(f"{name} {version}" for name, version in environment["versions"].items()),
     }
-    return Report(
+    return found.report(
         title="ReTool in miniature",
         summary=_verdict(summary),
         facts={name: fact for name, fact in facts.items() if fact != ""},
-        systems=[System.from_json(label, summary[name], note) for name, (label, note) in SYSTEMS.items()],
-        curves=rows,
-        examples=_examples(runs, out, checkpoints),
+        systems=[System.from_json(label, found.results[label], note) for label, note in SYSTEMS.values()],
     )
 
 
@@ -145,28 +142,6 @@ def _verdict(summary: dict[str, Any]) -> str:
         f"up from {accuracy['cold_start']:.0%} after its cold start; one trained the same way without an interpreter "
         f"solves {accuracy['text_only']:.0%}."
     )
-
-
-def _examples(runs: dict[str, RunFolder], out: Path, checkpoints: dict[str, tuple[Path, Path]]) -> list[Example]:
-    """A dozen trajectories from different stages, right and wrong ones, chosen by position and not by looks."""
-    chosen: list[tuple[str, Trajectory]] = []
-    for arm, run in runs.items():
-        by_step = run.read_trajectories()
-        steps = sorted({min(by_step), sorted(by_step)[len(by_step) // 2], max(by_step)})
-        for step in steps:
-            chosen += [(f"{arm}, RL step {step}", t) for t in _one_right_one_wrong(by_step[step])]
-    samples = list(read_trajectories(out / "eval" / "retool_without_interpreter" / "samples.jsonl"))
-    chosen += [("ReTool, interpreter off", t) for t in _one_right_one_wrong(samples)]
-    tokenizers = {arm: load_tokenizer(paths[0]) for arm, paths in zip(runs, checkpoints.values(), strict=True)}
-    return [
-        Example(stage, t, tokenizers[TEXT_ONLY if t.arm == TEXT_ONLY else RETOOL].decode(t.prompt_ids))
-        for stage, t in chosen
-    ]
-
-
-def _one_right_one_wrong(trajectories: list[Trajectory]) -> list[Trajectory]:
-    first = {correct: next((t for t in trajectories if t.correct is correct), None) for correct in (True, False)}
-    return [trajectory for trajectory in first.values() if trajectory is not None]
 
 
 class _Phases:

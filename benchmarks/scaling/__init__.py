@@ -1,0 +1,1 @@
+"""What happens beyond one machine: a simulation of the scheduler, its plots, and measurements to hold against it."""

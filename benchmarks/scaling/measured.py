@@ -1,0 +1,125 @@
+"""The measured half: one-thread engines as processes of their own, on trajectories whose lengths are known beforehand.
+
+Nothing ends a turn but its planned length, so that one and two samplers, and the simulation, do the same work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from statistics import mean
+
+import torch
+
+from retool.config.load import load_config
+from retool.config.sampling import SamplingConfig
+from retool.config.schema import Config
+from retool.learner.policy import create_model
+from retool.learner.tokenizer import train_tokenizer
+from retool.puzzles.generate import split
+from retool.sampling.cache import row_bytes
+from retool.sampling.engine import Engine
+from retool.sampling.sampler import SamplingParams
+from scaling.workload import Turn, Turns
+
+ROWS, CAPACITY = 64, 256
+_FEW_ROWS, _SHORT, _LONG = 8, 16, 80  # tokens of turns that tell what a step takes
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredStep:
+    """Seconds of a decode step of one engine, from two numbers of rows; what the cache adds is within them."""
+
+    overhead: float
+    row_seconds: float
+    token_seconds: float = 0.0
+
+    def fixed(self, rows: float) -> float:
+        return self.overhead + self.row_seconds * rows
+
+
+def make_engine() -> Engine:
+    """An engine on the nano preset's architecture with random weights, on one thread. It holds twice as many
+    trajectories as decode at a time; of more that wait for tools it reads some again."""
+    torch.set_num_threads(1)
+    config = load_config(Config, "nano")
+    texts = (problem.text for problem, _ in split(500, 1, 0)[0])
+    model = create_model(config.model, train_tokenizer(texts, config.model.vocabulary), 0)
+    budget = 2 * ROWS * row_bytes(model.config, CAPACITY, model.dtype)
+    return Engine(model, rows=ROWS, capacity=CAPACITY, cache_bytes=budget)
+
+
+async def roll_out(engine: Engine, turns: Turns, key: int) -> None:
+    """One trajectory: write a turn of its planned length, wait for the tool, read its result, go on."""
+    handle, words = None, random.Random(key)
+    for turn in turns:
+        params = SamplingParams(SamplingConfig(), turn.tokens, frozenset())
+        read = [words.randrange(10, 300) for _ in range(turn.new_tokens)]
+        segment = await engine.extend(handle, read, params, lambda _: False, key)
+        handle = segment.handle
+        if turn.tool_seconds is not None:
+            await asyncio.sleep(turn.tool_seconds)
+    engine.release(handle)
+
+
+def roll_out_all(engine: Engine, trajectories: Sequence[Turns]) -> float:
+    """Seconds until all are complete."""
+
+    async def together() -> None:
+        await engine.update(0)  # forgets the prompts
+        await asyncio.gather(*(roll_out(engine, turns, key) for key, turns in enumerate(trajectories)))
+
+    began = time.perf_counter()
+    asyncio.run(together())
+    return time.perf_counter() - began
+
+
+def _sample(index: int, parts: list[list[list[Turns]]], barrier: Barrier, results: Queue) -> None:
+    """One process: its part of each batch, with all processes in step at the barrier."""
+    engine = make_engine()
+    roll_out_all(engine, parts[index][0][:ROWS])  # warm up
+    seconds = 0.0
+    for trajectories in parts[index]:
+        barrier.wait()
+        began = time.perf_counter()
+        roll_out_all(engine, trajectories)
+        barrier.wait()
+        seconds += time.perf_counter() - began
+    results.put(seconds)
+
+
+def measure(samplers: int, batches: Sequence[Sequence[Turns]]) -> float:
+    """Seconds for all batches, one after the other, shared by `samplers` processes."""
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(samplers), context.Queue()
+    parts = [[list(each[index::samplers]) for each in batches] for index in range(samplers)]
+    processes = [context.Process(target=_sample, args=(i, parts, barrier, results)) for i in range(samplers)]
+    for process in processes:
+        process.start()
+    seconds = max(results.get(timeout=3600) for _ in processes)
+    for process in processes:
+        process.join()
+    return seconds
+
+
+def calibrate(turns: Sequence[Turns]) -> tuple[MeasuredStep, float]:
+    """Seconds of a step of the engine, from the time that longer turns take than shorter ones at the workload's mean
+    context, and seconds of a token that is read."""
+    engine = make_engine()
+    held = round(mean(sum(turn.new_tokens + turn.tokens for turn in each) for each in turns) - _LONG / 2)
+
+    def seconds(rows: int, tokens: int) -> float:
+        return min(roll_out_all(engine, [(Turn(max(1, held), tokens, None),)] * rows) for _ in range(3))
+
+    step = {rows: (seconds(rows, _LONG) - seconds(rows, _SHORT)) / (_LONG - _SHORT) for rows in (_FEW_ROWS, ROWS)}
+    row = (step[ROWS] - step[_FEW_ROWS]) / (ROWS - _FEW_ROWS)
+    engine.take_stats()
+    roll_out_all(engine, [(Turn(100, 1, None),)] * ROWS)
+    stats = engine.take_stats()
+    return MeasuredStep(step[ROWS] - ROWS * row, row), stats["prefill_seconds"] / stats["prefilled_tokens"]
