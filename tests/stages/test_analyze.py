@@ -18,8 +18,8 @@ from retool.config.analysis import AnalysisConfig
 from retool.config.endpoint import EndpointConfig
 from retool.errors import UsageError
 from retool.runs import write_trajectories
-from retool.stages.analyze import analyze_runs
-from retool.stages.analyze_tables import COLUMNS
+from retool.stages.analyze.recipe import analyze_runs
+from retool.stages.analyze.tables import COLUMNS
 
 BROKEN, FIXED = failed("print(10 / zero)"), ran("zero = 2\nprint(10 / zero)")
 DOCS = Path(__file__).parents[2] / "docs" / "analysis.md"

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from retool.errors import UsageError
-from retool.stages.compare import compare_evaluations
-from retool.stages.compare_table import comparison_lines
-from retool.stages.eval_outputs import grade_outputs
+from retool.stages.compare.recipe import compare_evaluations
+from retool.stages.compare.table import comparison_lines
+from retool.stages.eval.outputs import grade_outputs
 
 
 def evaluation(

@@ -13,8 +13,8 @@ from chat_server import chat_server, completion
 from retool.config.schema import Config
 from retool.errors import RetoolError, UsageError
 from retool.runs import read_trajectories
-from retool.stages.eval import run_eval
-from retool.stages.eval_samples import SampleLog
+from retool.stages.eval.recipe import run_eval
+from retool.stages.eval.samples import SampleLog
 from retool.stages.sources import load_heldout
 from retool.types import StopReason, Trajectory
 

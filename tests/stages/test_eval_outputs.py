@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from retool.runs import read_trajectories
-from retool.stages.eval_outputs import grade_outputs
+from retool.stages.eval.outputs import grade_outputs
 
 TRAPS: dict[str, tuple[Any, str, bool]] = {  # what is tried: reference, output, is it right?
     "a plain answer": (42, "so \\boxed{42}", True),

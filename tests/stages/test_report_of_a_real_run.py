@@ -11,8 +11,8 @@ from small_run import small_config, train
 
 from parsed_page import Page
 from retool.runs import RunFolder
-from retool.stages.eval import run_eval
-from retool.stages.report import report_runs
+from retool.stages.eval.recipe import run_eval
+from retool.stages.report.recipe import report_runs
 from retool.stages.sources import load_heldout
 from retool.types import Author
 

@@ -18,7 +18,7 @@ from retool.cli.main import cli
 from retool.errors import UsageError
 from retool.rollout.timeline import Timeline
 from retool.runs import RunFolder, write_trajectories
-from retool.stages.report import gather, report_runs
+from retool.stages.report.recipe import gather, report_runs
 from retool.types import Author, CallStatus, Problem, Span, ToolCall, Trajectory
 
 PROBLEMS = [Problem(f"p{i}", f"What is {i} times 7?", str(7 * i), "products") for i in range(4)]

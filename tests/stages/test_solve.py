@@ -25,10 +25,10 @@ from retool.protocol import make_protocol
 from retool.rollout.agent import Agent, Task
 from retool.sampling.scripted import ScriptedSampler
 from retool.sandbox import Result
-from retool.stages.solve import Follower, solve
-from retool.stages.solve_pieces import cut
-from retool.stages.solve_transcript import markdown, write_transcript
-from retool.stages.solve_views import PlainView, TerminalView
+from retool.stages.solve.pieces import cut
+from retool.stages.solve.recipe import Follower, solve
+from retool.stages.solve.transcript import markdown, write_transcript
+from retool.stages.solve.views import PlainView, TerminalView
 from retool.types import Author, CallStatus, Problem, ToolCall, Trajectory
 from small_tokenizers import TOKENIZERS
 

@@ -30,7 +30,7 @@ def analyze(runs: tuple[str, ...], out: Path | None) -> None:
             raise click.UsageError(f"there is no file or folder {path}")
     config = load(overrides).analyze
 
-    from retool.stages.analyze import analyze_runs
+    from retool.stages.analyze.recipe import analyze_runs
 
     found = analyze_runs(paths, out, config)
     if out is None:

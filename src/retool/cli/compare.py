@@ -21,8 +21,8 @@ def compare(first: Path, second: Path, seed: int | None, out: Path | None) -> No
     FIRST and SECOND are folders of `retool eval`, or files of trajectories.
     """
     from retool.files import publish
-    from retool.stages.compare import compare_evaluations
-    from retool.stages.compare_table import comparison_lines
+    from retool.stages.compare.recipe import compare_evaluations
+    from retool.stages.compare.table import comparison_lines
 
     found = compare_evaluations(first, second, seed or 0)
     for line in comparison_lines(found):

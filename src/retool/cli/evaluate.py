@@ -64,7 +64,7 @@ def evaluate(
     if outputs is not None:
         if config or any((model, data, mapping, limit, protocol, interpreter, calls, samples)):
             raise UsageError("--outputs grades texts that are there: only --seed and --out go with it")
-        from retool.stages.eval_outputs import grade_outputs
+        from retool.stages.eval.outputs import grade_outputs
 
         _show(grade_outputs(outputs, out, seed or 0), out)
         return
@@ -84,7 +84,7 @@ def evaluate(
     from retool.stages.sources import load_heldout
 
     problems = load_heldout(settings)
-    from retool.stages.eval import run_eval
+    from retool.stages.eval.recipe import run_eval
 
     results = asyncio.run(run_eval(settings, problems, out))
     if settings.eval.calls is None:

@@ -23,7 +23,7 @@ from retool.cli.options import say
     help="Size of the page: what does not fit is left out, and the page says so.",
 )
 def report(runs: tuple[Path, ...], out: Path, title: str | None, max_mb: float) -> None:
-    from retool.stages.report import report_runs
+    from retool.stages.report.recipe import report_runs
 
     report_runs(runs, out, title, int(max_mb * 1e6))
     say(f"report: {out} ({out.stat().st_size / 1e6:.1f} MB)")

@@ -42,8 +42,8 @@ def solve(
         question = sys.stdin.read()
     from rich.console import Console
 
-    from retool.stages.solve import solve as answer
-    from retool.stages.solve_views import PlainView, TerminalView
+    from retool.stages.solve.recipe import solve as answer
+    from retool.stages.solve.views import PlainView, TerminalView
 
     view = TerminalView(Console(highlight=False)) if sys.stdout.isatty() else PlainView(sys.stdout)
     asyncio.run(answer(settings, question.strip(), view, transcript))

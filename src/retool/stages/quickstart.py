@@ -27,9 +27,9 @@ from retool.learner.policy import load_policy, load_tokenizer, parameter_count
 from retool.protocol import make_protocol
 from retool.reporting import Report, System, save_chart_png, terminal_table, write_report
 from retool.runs import RunFolder
-from retool.stages.eval import run_eval
+from retool.stages.eval.recipe import run_eval
 from retool.stages.progress import console
-from retool.stages.report import gather
+from retool.stages.report.recipe import gather
 from retool.stages.rl import run_rl
 from retool.stages.sft import read_traces, run_sft
 from retool.stages.sources import load_split

@@ -7,6 +7,6 @@ dropped beside them. A stage that is done is not done again, and one that was st
 missing; the result is the same, byte by byte.
 """
 
-from retool.stages.synth.pipeline import synthesize
+from retool.stages.synth.recipe import synthesize
 
 __all__ = ["synthesize"]

@@ -14,7 +14,7 @@ from retool.errors import UsageError
 from retool.grading import Grader
 from retool.rollout.grading import grade
 from retool.runs import RunFolder, read_trajectories
-from retool.stages.eval_results import measure
+from retool.stages.eval.results import measure
 from retool.types import TRAJECTORY_SCHEMA, Trajectory
 
 

@@ -19,7 +19,7 @@ from retool.analysis import Observation, observe
 from retool.errors import UsageError
 from retool.reporting import CallSeconds, Correction, Entry, LearnerTokens, Origin
 from retool.runs import RunFolder
-from retool.stages.analyze_sources import samples_of, stream
+from retool.stages.analyze.sources import samples_of, stream
 from retool.types import Author, Trajectory
 
 

@@ -34,9 +34,9 @@ from retool.analysis import (
 from retool.config.analysis import AnalysisConfig
 from retool.evaluation import compare, summarize
 from retool.files import publish
-from retool.stages.analyze_judge import Docket, judge
-from retool.stages.analyze_sources import labels, stored_results, stream
-from retool.stages.analyze_tables import COLUMNS, write_tables
+from retool.stages.analyze.judge import Docket, judge
+from retool.stages.analyze.sources import labels, stored_results, stream
+from retool.stages.analyze.tables import COLUMNS, write_tables
 from retool.types import Trajectory
 
 _ROWS_OF_THEIR_OWN = ("responses", "calls", "problems", "judged")  # too many for a JSON to be read by people

@@ -26,9 +26,9 @@ from retool.reporting import (
     write_report,
 )
 from retool.runs import RunFolder, read_rows
-from retool.stages.analyze_sources import is_run, labels, stored_results
+from retool.stages.analyze.sources import is_run, labels, stored_results
 from retool.stages.progress import Progress
-from retool.stages.report_entries import Batch, evaluation_batch, held_out_batches, rollout_batches
+from retool.stages.report.entries import Batch, evaluation_batch, held_out_batches, rollout_batches
 from retool.types import Trajectory
 
 _TRAINING_METRICS = ("reward", "entropy", "explained_variance", "kl_sampler_learner", "truncated_rate", "ok_call_rate")

@@ -10,8 +10,8 @@ from retool.grading import Grader
 from retool.objectives.rewards import outcome_reward
 from retool.rollout.grading import grade
 from retool.runs import environment, write_trajectories
-from retool.stages.eval_protocol import describe_grading, describe_problems
-from retool.stages.eval_results import write_results
+from retool.stages.eval.protocol import describe_grading, describe_problems
+from retool.stages.eval.results import write_results
 from retool.stages.progress import Progress
 
 

@@ -22,10 +22,10 @@ from retool.learner.policy import load_policy
 from retool.objectives.rewards import outcome_reward
 from retool.rollout.grading import grade
 from retool.runs import environment, read_trajectories
-from retool.stages.eval_endpoint import EndpointBench, open_endpoint
-from retool.stages.eval_protocol import describe, fingerprint
-from retool.stages.eval_results import write_results
-from retool.stages.eval_samples import SampleLog
+from retool.stages.eval.endpoint import EndpointBench, open_endpoint
+from retool.stages.eval.protocol import describe, fingerprint
+from retool.stages.eval.results import write_results
+from retool.stages.eval.samples import SampleLog
 from retool.stages.progress import Progress
 from retool.stages.sources import heldout_sets
 from retool.stages.workbench import Workbench, open_workbench, prepare_torch

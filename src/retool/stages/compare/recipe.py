@@ -11,7 +11,7 @@ from typing import Any
 from retool.errors import UsageError
 from retool.evaluation import compare
 from retool.runs import read_trajectories
-from retool.stages.eval_protocol import differences
+from retool.stages.eval.protocol import differences
 from retool.types import Trajectory
 
 IMMATERIAL = {

@@ -17,10 +17,10 @@ from retool.rollout.agent import Agent, Task
 from retool.rollout.grading import reasoning
 from retool.rollout.messages import CHARACTERS_PER_TOKEN, MessageAgent
 from retool.rollout.meter import Meter
-from retool.stages.eval_endpoint import open_endpoint
+from retool.stages.eval.endpoint import open_endpoint
 from retool.stages.progress import console
-from retool.stages.solve_transcript import check_ending, write_transcript
-from retool.stages.solve_views import View
+from retool.stages.solve.transcript import check_ending, write_transcript
+from retool.stages.solve.views import View
 from retool.stages.workbench import open_workbench, prepare_torch
 from retool.types import Author, Problem, Trajectory
 

@@ -9,7 +9,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from retool.reporting import printable
-from retool.stages.solve_pieces import Piece, cut
+from retool.stages.solve.pieces import Piece, cut
 from retool.types import CallStatus, ToolCall, Trajectory
 
 _LONGEST_RESULT = 40  # lines of a result that are shown on a terminal

@@ -15,7 +15,7 @@ from typing import Any, Self
 from retool.errors import UsageError
 from retool.files import cannot_write, publish
 from retool.runs import read_rows, read_trajectories, write_trajectories
-from retool.stages.eval_protocol import differences
+from retool.stages.eval.protocol import differences
 from retool.types import Problem, StopReason, Trajectory
 
 Place = tuple[str, int]

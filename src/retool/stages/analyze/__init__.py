@@ -1,0 +1,1 @@
+"""`retool analyze`: `recipe` is where to start reading."""

@@ -1,0 +1,1 @@
+"""`retool compare`: `recipe` is where to start reading."""

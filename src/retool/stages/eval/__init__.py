@@ -1,0 +1,1 @@
+"""`retool eval`: `recipe` is where to start reading."""

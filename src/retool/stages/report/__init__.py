@@ -1,0 +1,1 @@
+"""`retool report`: `recipe` is where to start reading."""

@@ -1,0 +1,1 @@
+"""`retool solve`: `recipe` is where to start reading."""
