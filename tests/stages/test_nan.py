@@ -33,6 +33,8 @@ def test_three_steps_without_an_update_end_the_run(cold: Path, tmp_path: Path) -
         run_with(2, cold, tmp_path)
     run = RunFolder(tmp_path)
     assert [row["dropped_updates"] for row in read_rows(run.metrics)] == [0.0, 1.0, 1.0, 1.0]
+    assert [row["grad_norm"] is None for row in read_rows(run.metrics)] == [False, True, True, True]
+    assert "NaN" not in run.metrics.read_text()  # which is no JSON
     begun = [row for row in read_rows(run.alarms) if row["name"] == "nan"]
     assert [(row["step"], row["event"]) for row in begun] == [(2, "begins")]
     weights = [(run.checkpoints / f"step-{step}" / "model.safetensors").read_bytes() for step in (1, 3)]

@@ -6,7 +6,6 @@ nothing to lose.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +31,7 @@ class Alarm:
 
 
 def alarms(rows: Sequence[Mapping[str, Any]]) -> list[Alarm]:
-    """The alarms of the last step, from the rows of metrics.jsonl up to it, oldest first."""
+    """The alarms of the last step, from the rows of metrics.jsonl up to it, oldest first; None is no value."""
     if not rows:
         return []
     found = [
@@ -95,7 +94,7 @@ def _truncation(rows: Sequence[Mapping[str, Any]]) -> Alarm | None:
 
 
 def _mismatch(row: Mapping[str, Any]) -> Alarm | None:
-    kl, gap = row.get("kl_sampler_learner", 0.0), row.get("logprob_gap_max", 0.0)
+    kl, gap = row.get("kl_sampler_learner") or 0.0, row.get("logprob_gap_max") or 0.0
     if not (kl > _KL or gap > _GAP):
         return None
     reason = f"a mean KL of {kl:.3f} nats a token is above {_KL}" if kl > _KL else ""
@@ -134,7 +133,7 @@ def _no_gradient(rows: Sequence[Mapping[str, Any]]) -> Alarm | None:
 
 
 def _means(rows: Sequence[Mapping[str, Any]], metric: str) -> Iterator[float]:
-    """The mean over each `_WINDOW` steps in a row that have a finite value."""
-    values = [row[metric] for row in rows if math.isfinite(row.get(metric, math.nan))]
+    """The mean over each `_WINDOW` steps in a row that have a value."""
+    values = [row[metric] for row in rows if row.get(metric) is not None]
     for end in range(_WINDOW, len(values) + 1):
         yield sum(values[end - _WINDOW : end]) / _WINDOW

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -25,7 +26,9 @@ class Logbook:
         self._active = {alarm.name for alarm in watch(self.rows)}
 
     def write(self, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None:
-        """Write the rows of a step, and which alarms begin and end with it."""
+        """Write the rows of a step, and which alarms begin and end with it. A number that is not finite becomes null, as
+        JSON has no other word for it."""
+        metrics = {name: None if _is_lost(value) else value for name, value in metrics.items()}
         self._run.log(step, metrics, timings)
         self.rows.append({"step": step, **metrics})
         found = {alarm.name: alarm for alarm in self._watch(self.rows)}
@@ -39,7 +42,11 @@ class Logbook:
             self._run.log_alarm(step, "ends", {"name": name})
             console.print(f"step {step}: the alarm {name} is over")
         self._active = set(found)
-        row = {f"metrics/{name}": value for name, value in metrics.items()}
+        row = {f"metrics/{name}": value for name, value in metrics.items() if value is not None}
         row |= {f"timings/{name}": value for name, value in timings.items()}
         for logger in self._loggers:
             logger.log(step, row)
+
+
+def _is_lost(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
