@@ -26,7 +26,7 @@ class Logbook:
         self._active = {alarm.name for alarm in watch(self.rows)}
 
     def write(self, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None:
-        """Write the rows of a step, and which alarms begin and end with it. A number that is not finite becomes null, as
+        """Write the rows of a step, and which alarms begin and end with it. A number that is not finite becomes null:
         JSON has no other word for it."""
         metrics = {name: None if _is_lost(value) else value for name, value in metrics.items()}
         self._run.log(step, metrics, timings)
