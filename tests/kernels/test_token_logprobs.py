@@ -46,7 +46,7 @@ def test_values_and_gradients_are_those_of_the_plain_way(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "_NARROWEST_TILE", 1)
         patch.setattr(tiles, "_TILE_ELEMENTS", {"cpu": width * rows})
-        logprobs, entropies = token_logprobs(states, weight, bias, ids, **settings, entropy=with_entropy)
+        logprobs, entropies, is_top = token_logprobs(states, weight, bias, ids, **settings, entropy=with_entropy)
         loss = (upstream * logprobs).sum()
         ours = torch.autograd.grad(loss + (other * entropies).sum() if with_entropy else loss, leaves)
     expected, expected_entropies = plain(states, weight, bias, ids, **settings)
@@ -57,11 +57,13 @@ def test_values_and_gradients_are_those_of_the_plain_way(
     if with_entropy:
         torch.testing.assert_close(entropies, expected_entropies, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    logits = torch.nn.functional.linear(states, weight, bias)[:, :vocabulary]
+    assert is_top.tolist() == [row.argmax() == token for row, token in zip(logits, ids, strict=True)]
 
 
 def test_logits_far_beyond_what_exp_can_hold_have_finite_scores() -> None:
     states, weight = torch.full((3, 4), 50.0, requires_grad=True), torch.randn(30, 4) * 50
-    logprobs, entropies = token_logprobs(states, weight, None, torch.arange(3), entropy=True)
+    logprobs, entropies, _ = token_logprobs(states, weight, None, torch.arange(3), entropy=True)
     (logprobs.sum() + entropies.sum()).backward()
     assert all(x.isfinite().all() for x in (logprobs, entropies, states.grad))
 
@@ -81,7 +83,7 @@ def test_of_a_head_in_bf16_all_but_the_products_is_fp32() -> None:
     torch.manual_seed(0)
     states, weight = torch.randn(64, 32).bfloat16().requires_grad_(), torch.randn(5000, 32).bfloat16().requires_grad_()
     ids = torch.randint(5000, (64,))
-    logprobs, _ = token_logprobs(states, weight, None, ids)
+    logprobs, _, _ = token_logprobs(states, weight, None, ids)
     expected, _ = plain(states, weight, None, ids)
     assert logprobs.dtype is torch.float32
     torch.testing.assert_close(logprobs, expected, atol=1e-5, rtol=1e-5)

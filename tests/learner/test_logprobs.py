@@ -107,6 +107,21 @@ def test_the_entropy_and_its_gradient_are_those_of_the_transformed_distribution(
     torch.testing.assert_close(found, gradients(model, expected.sum()), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("sampling", [SamplingConfig(), SamplingConfig(top_p=0.7)])
+def test_a_token_is_on_top_if_the_model_would_have_chosen_it(model: PreTrainedModel, sampling: SamplingConfig) -> None:
+    with torch.no_grad():
+        said = [*EXAMPLES[0].ids[:-1], int(plain(model, EXAMPLES[0], sampling)[-1].argmax())]
+        examples = [*EXAMPLES, Example(said, EXAMPLES[0].mask)]
+        found = score(model, make_batch(examples, range(len(examples)), CPU), sampling).is_top_N.tolist()
+        chosen = [plain(model, each, sampling).argmax(-1).tolist() for each in examples]
+    assert found == [
+        top == int(token)
+        for tops, each in zip(chosen, examples, strict=True)
+        for top, token in zip(tops, targets(each), strict=True)
+    ]
+    assert found[-1]
+
+
 @pytest.mark.parametrize("sampling", [SamplingConfig(temperature=0.7, top_p=0.7), SamplingConfig(top_k=5, min_p=0.01)])
 def test_the_learner_finds_the_samplers_log_probabilities_again(
     model: PreTrainedModel, sampling: SamplingConfig

@@ -46,12 +46,19 @@ def test_the_loss_is_the_mean_over_model_tokens_whatever_the_split(model: PreTra
     for budget in (5, 1000):
         model.load_state_dict(state)
         metrics = sft_step(model, Optimizer(model, sft(), 10), EXAMPLES, budget)
-        found.append((metrics["loss"], metrics["grad_norm"]))
+        found.append((metrics["loss"], metrics["grad_norm"], metrics["token_accuracy"]))
     assert found[0] == pytest.approx(found[1], rel=1e-4)
     model.load_state_dict(state)
     with torch.no_grad():
-        logprobs = score(model, make_batch(EXAMPLES, list(range(6)), torch.device("cpu"))).logprobs_N
-    assert found[0][0] == pytest.approx(-float(logprobs.mean()), rel=1e-4)
+        scores = score(model, make_batch(EXAMPLES, list(range(6)), torch.device("cpu")))
+    assert found[0][0] == pytest.approx(-float(scores.logprobs_N.mean()), rel=1e-4)
+    assert found[0][2] == pytest.approx(float(scores.is_top_N.float().mean()))
+
+
+def test_what_was_learned_by_heart_is_predicted_token_by_token(model: PreTrainedModel) -> None:
+    optimizer = Optimizer(model, sft(), 60)
+    found = [sft_step(model, optimizer, EXAMPLES[:2], 1000)["token_accuracy"] for _ in range(60)]
+    assert found[0] < 0.5 and found[-1] == 1.0
 
 
 def test_interpreter_tokens_are_read_and_not_learned(model: PreTrainedModel) -> None:

@@ -31,13 +31,14 @@ def token_logprobs(
     scale: float = 1.0,
     vocabulary: int | None = None,
     entropy: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """log softmax(scale · (states · weightᵀ + bias)) at `ids_N`, [N], and the entropies of these distributions, [N], or
-    None. Only the first `vocabulary` rows of the weight take part. fp32, but for the products, which are of the type of
-    the weight. Differentiable in states, weight and bias."""
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """log softmax(scale · (states · weightᵀ + bias)) at `ids_N`, [N], the entropies of these distributions, [N], or
+    None, and whether no other token is more probable, [N]. Only the first `vocabulary` rows of the weight take part.
+    fp32, but for the products, which are of the type of the weight. Differentiable in states, weight and bias."""
     vocabulary = weight_VD.shape[0] if vocabulary is None else vocabulary
-    logprobs_N, entropies_N = _TokenLogprobs.apply(states_ND, weight_VD, bias_V, ids_N, scale, vocabulary, entropy)
-    return logprobs_N, entropies_N if entropy else None
+    settings = (scale, vocabulary, entropy)
+    logprobs_N, entropies_N, is_top_N = _TokenLogprobs.apply(states_ND, weight_VD, bias_V, ids_N, *settings)
+    return logprobs_N, entropies_N if entropy else None, is_top_N
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -51,7 +52,7 @@ class _TokenLogprobs(torch.autograd.Function):
         scale: float,
         vocabulary: int,
         entropy: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         chosen_N = torch.zeros(len(states_ND), device=states_ND.device)
         largest, totals, means = [], [], []  # of each tile: max z, Σ exp(z − max z), and the mean of z − max z
         for tile in _tiles(len(states_ND), vocabulary, states_ND.device):
@@ -76,12 +77,14 @@ class _TokenLogprobs(torch.autograd.Function):
         ctx.save_for_backward(states_ND, weight_VD, bias_V, ids_N, largest_N, total_N, entropies_N)
         ctx.scale, ctx.vocabulary = scale, vocabulary
         ctx.set_materialize_grads(False)
-        return chosen_N - largest_N - total_N.log(), entropies_N
+        is_top_N = chosen_N == largest_N
+        ctx.mark_non_differentiable(is_top_N)
+        return chosen_N - largest_N - total_N.log(), entropies_N, is_top_N
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: FunctionCtx, grad_N: torch.Tensor | None, entropy_grad_N: torch.Tensor | None
+        ctx: FunctionCtx, grad_N: torch.Tensor | None, entropy_grad_N: torch.Tensor | None, _: None
     ) -> tuple[torch.Tensor | None, ...]:
         """With g and h the gradients of log-probability and entropy H, that of logit v, but for the scale, is
         g (1[v = id] − p) − h p (log p + H)."""

@@ -286,7 +286,7 @@ def _logprobs(trajectory: Trajectory) -> torch.Tensor:
 def _versions(trajectories: Sequence[Trajectory]) -> torch.Tensor:
     """The weights that wrote each model token."""
     spans = [span for trajectory in trajectories for span in trajectory.spans if span.author is Author.MODEL]
-    return torch.tensor([span.version for span in spans for _ in span.ids or ()])
+    return torch.tensor([version for span in spans for version in span.versions()])
 
 
 def _gap(learner: Column, sampled: Column) -> dict[str, float]:

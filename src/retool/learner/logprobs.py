@@ -30,10 +30,12 @@ _UNTRANSFORMED = SamplingConfig()
 @dataclass(frozen=True, slots=True)
 class TokenScores:
     """For the N target tokens of a batch in their order: `logprobs_N`, `entropies_N` of the distribution they are
-    scored under (None unless asked for), and `states_ND`, the trunk's states that predict them."""
+    scored under (None unless asked for), `is_top_N`, whether no other token is more probable, and `states_ND`, the
+    trunk's states that predict them."""
 
     logprobs_N: torch.Tensor
     entropies_N: torch.Tensor | None
+    is_top_N: torch.Tensor
     states_ND: torch.Tensor
 
 
@@ -66,7 +68,7 @@ def _is_sharded(model: PreTrainedModel) -> bool:
 
 def _score(
     model: PreTrainedModel, batch: Batch, sampling: SamplingConfig, entropy: bool
-) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
     states_ND = target_states(model.base_model, batch)
     ids_N = batch.ids_1T[0][batch.targets_T]
     head, after = model.get_output_embeddings(), _AfterHead.of(model.config.get_text_config())
@@ -74,10 +76,10 @@ def _score(
     if _is_plain(head) and _keeps_all(sampling) and after.softcap is None:
         scale = after.scale / (sampling.temperature or 1.0)
         settings = {"scale": scale, "vocabulary": vocabulary, "entropy": entropy}
-        logprobs_N, entropies_N = token_logprobs(states_ND, head.weight, head.bias, ids_N, **settings)
+        found = token_logprobs(states_ND, head.weight, head.bias, ids_N, **settings)
     else:
-        logprobs_N, entropies_N = _in_chunks(head, after, states_ND, ids_N, sampling, entropy, vocabulary)
-    return logprobs_N, entropies_N, states_ND
+        found = _in_chunks(head, after, states_ND, ids_N, sampling, entropy, vocabulary)
+    return *found, states_ND
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +117,17 @@ def _in_chunks(
     sampling: SamplingConfig,
     entropy: bool,
     vocabulary: int,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
     chunk = max(1, _CHUNK_ELEMENTS // vocabulary)
-    logprobs, entropies = [], []
+    results = []
     for begin in range(0, max(1, len(ids_N)), chunk):
         part = states_ND[begin : begin + chunk], ids_N[begin : begin + chunk]
         if len(ids_N) > chunk and torch.is_grad_enabled():
-            result = checkpoint(_head, head, after, *part, sampling, entropy, use_reentrant=False)
+            results.append(checkpoint(_head, head, after, *part, sampling, entropy, use_reentrant=False))
         else:
-            result = _head(head, after, *part, sampling, entropy)
-        logprobs.append(result[0])
-        entropies.append(result[1])
-    return torch.cat(logprobs), torch.cat(entropies) if entropy else None
+            results.append(_head(head, after, *part, sampling, entropy))
+    logprobs, entropies, are_top = zip(*results, strict=True)
+    return torch.cat(logprobs), torch.cat(entropies) if entropy else None, torch.cat(are_top)
 
 
 def _head(
@@ -136,12 +137,13 @@ def _head(
     ids_N: torch.Tensor,
     sampling: SamplingConfig,
     entropy: bool,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
     logits_NV = transform_logits(after(head(states_ND)), sampling, ids_N)
     logprobs_NV = logits_NV.log_softmax(-1)
     chosen_N = logprobs_NV.gather(-1, ids_N[:, None]).squeeze(-1)
+    is_top_N = chosen_N.detach() == logprobs_NV.detach().amax(-1)
     if not entropy:
-        return chosen_N, None
+        return chosen_N, None, is_top_N
     probs_NV = logprobs_NV.exp()
     finite_NV = logprobs_NV.masked_fill(probs_NV == 0, 0.0)  # before the product: 0 · −inf has a gradient of NaN
-    return chosen_N, -(probs_NV * finite_NV).sum(-1)
+    return chosen_N, -(probs_NV * finite_NV).sum(-1), is_top_N

@@ -19,15 +19,18 @@ def sft_step(
     token_budget: int,
     processes: Processes = ALONE,
 ) -> dict[str, float]:
-    """One optimizer step on `examples`. The loss is the mean over the batch's model tokens, however it is split.
-    Called by all processes, with the same examples."""
+    """One optimizer step on `examples`. The loss is the mean over the batch's model tokens, however it is split, and
+    `token_accuracy` the share of them that the model, given all before, takes for the most probable. Called by all
+    processes, with the same examples."""
     model.train()
     tokens = max(1, sum(sum(example.mask) for example in examples))
-    learning_rate, total = optimizer.learning_rate, 0.0
+    learning_rate = optimizer.learning_rate
+    sums = {"loss": 0.0, "token_accuracy": 0.0}
     for indices, weight in processes.passes([len(example) for example in examples], token_budget):
-        loss = -weight * score(model, make_batch(examples, indices, model.device)).logprobs_N.sum() / tokens
+        scores = score(model, make_batch(examples, indices, model.device))
+        loss = -weight * scores.logprobs_N.sum() / tokens
         loss.backward()
-        total += float(loss.detach())
-    total = sum(processes.gather(total))
-    norm = optimizer.step()
-    return {"loss": total, "grad_norm": norm, "learning_rate": learning_rate, "model_tokens": tokens}
+        sums["loss"] += float(loss.detach())
+        sums["token_accuracy"] += weight * float(scores.is_top_N.sum()) / tokens
+    sums = processes.add_up(sums)
+    return {**sums, "grad_norm": optimizer.step(), "learning_rate": learning_rate, "model_tokens": tokens}

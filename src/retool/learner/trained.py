@@ -7,6 +7,7 @@ the optimizer knows them. All numbers go by the names of weights (`policy.model.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -44,13 +45,21 @@ class Trained:
         self._parameters = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
 
     @torch.no_grad()
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The policy's weights that are trained, by name, each whole and in the data type that it computes in, one at a
+        time. To be run through by all."""
+        for name, parameter in self._parameters.items():
+            if name.startswith(_POLICY):
+                yield name.removeprefix(_POLICY), _whole(parameter.to(self.dtype))
+
+    @torch.no_grad()
     def copy_to(self, model: PreTrainedModel) -> None:
         """Give the weights to a model that `Processes.replicate` made of the policy. Called by all."""
         if model is self.model:
             return
-        for name, copied in _named(_POLICY, model).items():
-            if name in self._parameters:
-                copied.copy_(_whole(self._parameters[name].to(self.dtype)))
+        copied = dict(model.named_parameters())
+        for name, weight in self.weights():
+            copied[name].copy_(weight)
 
     @torch.no_grad()
     def save_model(self, folder: Path) -> None:

@@ -62,8 +62,8 @@ def run_sft(config: Config, traces_path: Path, out: Path) -> Path:
                 began = time.perf_counter()
                 batch = draw_in_passes(examples, sft.batch_size, config.seed, step - 1)
                 metrics = sft_step(model, trained.optimizer, batch, sft.micro_batch_tokens, processes)
-                logbook.write(step, metrics, {"seconds": time.perf_counter() - began})
-                progress.step_done(f"loss {metrics['loss']:.3f}")
+                logbook.write(step, metrics, _timings(batch, time.perf_counter() - began))
+                progress.step_done(f"loss {metrics['loss']:.3f}, accuracy {metrics['token_accuracy']:.3f}")
                 ends_here = stop.agreed()
                 if step % sft.save_every == 0 or step == steps or ends_here:
                     saved = save_checkpoint(run.checkpoints, step, trained, tokenizer, {})
@@ -71,6 +71,14 @@ def run_sft(config: Config, traces_path: Path, out: Path) -> Path:
                 if ends_here and step < steps:
                     raise Stopped(saved)
     return run.checkpoints / f"step-{steps}"
+
+
+def _timings(batch: Sequence[Example], seconds: float) -> dict[str, float]:
+    return {
+        "seconds": seconds,
+        "completions_per_second": len(batch) / seconds,
+        "tokens_per_second": sum(map(len, batch)) / seconds,
+    }
 
 
 def read_traces(path: Path) -> list[Trace]:
