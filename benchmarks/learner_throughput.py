@@ -37,7 +37,6 @@ from rollout import peer
 
 FIGURES = ("update", "memory", "step")
 STEP_PROMPTS = 8
-INSTALL = 'python -m venv venv-trl && venv-trl/bin/pip install "trl==1.16.*"'
 MEMORY_TOKENS = 4096
 
 
@@ -76,7 +75,7 @@ def main() -> None:
 def updates(options: argparse.Namespace) -> dict[str, float]:
     ours = update.Update(options.model, options.budget)
     sequences = update.draw_sequences(ours.model.config.vocab_size)
-    trl = _trl(options, sequences)
+    trl = update.trl_peer(options.trl_python, options.model, sequences, options.trl_micro_batch, options.threads)
     trajectories = ours.record(sequences)
     ours.run(trajectories)
     if trl:
@@ -99,25 +98,6 @@ def updates(options: argparse.Namespace) -> dict[str, float]:
     if trl:
         trl.close()
     return {"gemm_share": statistics.median(shares)} | ({"update_vs_trl": statistics.median(ratios)} if ratios else {})
-
-
-def _trl(options: argparse.Namespace, sequences: update.Sequences) -> peer.Peer | None:
-    if options.trl_python is None:
-        peer.say(f"trl: not measured; {INSTALL}, then --trl-python venv-trl/bin/python")
-        return None
-    setup = {
-        "model": str(options.model),
-        "prompts": sequences.prompts,
-        "responses": sequences.responses,
-        "advantages": sequences.advantages,
-        "learning_rate": update.LEARNING_RATE,
-        "micro_batch": options.trl_micro_batch,
-        "threads": options.threads,
-    }
-    script = Path(__file__).with_name("learner") / "trl_update.py"
-    trl = peer.Peer(options.trl_python, script, options.threads, setup)
-    peer.say(f"TRL's side: {trl.facts}")
-    return trl
 
 
 def memory_ratio() -> float:

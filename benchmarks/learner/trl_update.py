@@ -2,7 +2,7 @@
 TRL's Python.
 
 Lines on standard input: first the set-up (`model`, `prompts` and `responses` as ids, `advantages`, `micro_batch`
-sequences, `threads`), then anything to have one update made. Each is answered by a line.
+sequences, `threads`, `device`, `dtype`), then anything to have one update made. Each is answered by a line.
 """
 
 from __future__ import annotations
@@ -29,14 +29,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(setup, folder)
         optimizer = trainer.create_optimizer()
-        batch = padded(setup)
+        batch = {name: x.to(setup["device"]) for name, x in padded(setup).items()}
         facts = {"trl": trl.__version__, "torch": torch.__version__, "optimizer": type(optimizer).__name__}
         print(json.dumps(facts), file=answers, flush=True)
         for _ in sys.stdin:
             began = time.perf_counter()
             norm = update(trainer, batch, len(setup["prompts"]), setup["micro_batch"])
-            answer = {"seconds": time.perf_counter() - began, "norm": norm}
+            answer = {"seconds": time.perf_counter() - began, "norm": norm, "gigabytes": gigabytes()}
             print(json.dumps(answer), file=answers, flush=True)
+
+
+def gigabytes() -> float | None:
+    """The most that the GPU's tensors have taken so far."""
+    return torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None
 
 
 def make_trainer(setup: dict[str, Any], folder: str) -> GRPOTrainer:
@@ -48,10 +53,10 @@ def make_trainer(setup: dict[str, Any], folder: str) -> GRPOTrainer:
         num_generations=sequences,
         learning_rate=setup["learning_rate"],
         loss_type="grpo",
-        use_cpu=True,
-        bf16=False,
+        use_cpu=setup["device"] == "cpu",
+        bf16=False,  # no autocast: the weights are of the type that is asked for
         gradient_checkpointing=False,
-        model_init_kwargs={"dtype": "float32"},
+        model_init_kwargs={"dtype": setup["dtype"]},
         report_to="none",
     )
     trainer = GRPOTrainer(

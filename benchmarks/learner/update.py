@@ -23,9 +23,11 @@ from retool.learner.packing import Example, make_batch
 from retool.learner.policy import load_policy
 from retool.rollout.agent import Task
 from retool.types import Author, Problem, Span, Trajectory
+from rollout import peer
 
 LENGTHS = Path(__file__).with_name("lengths.json")
 LEARNING_RATE = 1e-6
+INSTALL = 'python -m venv venv-trl && venv-trl/bin/pip install "trl==1.16.*"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +43,51 @@ class Sequences:
         return sum(map(len, self.prompts)) + sum(map(len, self.responses))
 
 
-def draw_sequences(vocabulary: int) -> Sequences:
+def draw_sequences(vocabulary: int, repeats: int = 1) -> Sequences:
+    """The lengths of the file `repeats` times over, 4,615 tokens each time."""
     generator = torch.Generator().manual_seed(0)
     parts = [
         [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in pair]
-        for pair in json.loads(LENGTHS.read_text(encoding="utf-8"))
+        for pair in json.loads(LENGTHS.read_text(encoding="utf-8")) * repeats
     ]
     prompts, responses = zip(*parts, strict=True)
     return Sequences(list(prompts), list(responses), [1.0 - 2.0 * (i % 2) for i in range(len(parts))])
 
 
+def trl_peer(
+    python: Path | None,
+    model: Path,
+    sequences: Sequences,
+    micro_batch: int,
+    threads: int,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> peer.Peer | None:
+    """TRL's side in its own Python, which makes an update whenever it is asked; None, with a word, without one."""
+    if python is None:
+        peer.say(f"trl: not measured; {INSTALL}, then --trl-python venv-trl/bin/python")
+        return None
+    setup = {
+        "model": str(model),
+        "prompts": sequences.prompts,
+        "responses": sequences.responses,
+        "advantages": sequences.advantages,
+        "learning_rate": LEARNING_RATE,
+        "micro_batch": micro_batch,
+        "threads": threads,
+        "device": device,
+        "dtype": dtype,
+    }
+    trl = peer.Peer(python, Path(__file__).with_name("trl_update.py"), threads, setup)
+    peer.say(f"TRL's side: {trl.facts}")
+    return trl
+
+
 class Update:
     """ReTool's: what `retool rl` calls once a step, with the rewards of one group as advantages."""
 
-    def __init__(self, folder: Path, budget: int):
-        self.model, _ = load_policy(ModelConfig(path=str(folder), device="cpu"))
+    def __init__(self, folder: Path, budget: int, device: str = "cpu", dtype: str = "float32"):
+        self.model, _ = load_policy(ModelConfig(path=str(folder), device=device, dtype=dtype))
         config = RlConfig(
             algorithm="dr_grpo",
             aggregation="sequence_mean",
@@ -90,5 +122,5 @@ class Update:
     def run(self, trajectories: Sequence[Trajectory]) -> tuple[float, float]:
         """Seconds, and the gradient's norm."""
         began = time.perf_counter()
-        metrics, _ = self._learner.update(trajectories, 1)
+        metrics, _ = self._learner.update(trajectories, 1)  # which reads the norm, so that a GPU is done with it
         return time.perf_counter() - began, metrics["grad_norm"]

@@ -1,7 +1,7 @@
 """The engine on a GPU next to the memory bandwidth and to transformers' `generate` and `generate_batch`.
 
-    benchmarks/gpu.sh [--model PATH] [--rounds 3]
-    benchmarks/gpu.sh --device cpu       a smoke test: a tiny model with random weights, no figures worth keeping
+    benchmarks/gpu.sh rollout [--model PATH] [--rounds 3]
+    benchmarks/gpu.sh rollout --device cpu      a smoke test: a tiny model with random weights, no figures worth keeping
 
 Qwen2.5-Coder-0.5B in bf16, 256 trajectories of 1,024 tokens on prompts of 128 tokens, 8 trajectories a prompt. The
 engine's trajectories stop three times, at places of their own, run code in the sandbox, and read a result of 32 tokens;
