@@ -1,6 +1,6 @@
 """Rollouts on one and two samplers next to the simulation, and what the simulation says of larger systems.
 
-    python benchmarks/scaling.py [--trajectories DIR] [--batches 3] [--batch 1024]
+    python benchmarks/scaling.py [--trajectories DIR] [--batches 3] [--batch 512]
     python benchmarks/scaling.py --simulate [SWEEP ...]    # half an hour; results/scaling.json
     python benchmarks/scaling.py --draw                    # docs/scaling-*.png from it
     python benchmarks/scaling.py --published               # the roofline next to published speeds
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trajectories", type=Path, help="folder of trajectories whose lengths are taken")
     parser.add_argument("--batches", type=int, default=3, help="how many batches, one after the other (default 3)")
-    parser.add_argument("--batch", type=int, default=1024, help="trajectories of a batch (default 1024)")
+    parser.add_argument("--batch", type=int, default=512, help="trajectories of a batch (default 512)")
     parser.add_argument("--simulate", nargs="*", choices=sweeps.SWEEPS, help="run these sweeps (none: all)")
     parser.add_argument("--draw", action="store_true", help="draw the kept results of the sweeps")
     parser.add_argument("--published", action="store_true", help="compare the roofline with published speeds")

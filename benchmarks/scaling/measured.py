@@ -10,10 +10,9 @@ import multiprocessing
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
-from statistics import mean
 
 import torch
 
@@ -26,10 +25,10 @@ from retool.puzzles.generate import split
 from retool.sampling.cache import row_bytes
 from retool.sampling.engine import Engine
 from retool.sampling.sampler import SamplingParams
-from scaling.workload import Turn, Turns
+from scaling.workload import Turns
 
 ROWS, CAPACITY = 64, 256
-_FEW_ROWS, _SHORT, _LONG = 8, 16, 80  # tokens of turns that tell what a step takes
+_FEW_ROWS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +108,22 @@ def measure(samplers: int, batches: Sequence[Sequence[Turns]]) -> float:
 
 
 def calibrate(turns: Sequence[Turns]) -> tuple[MeasuredStep, float]:
-    """Seconds of a step of the engine, from the time that longer turns take than shorter ones at the workload's mean
-    context, and seconds of a token that is read."""
+    """Seconds of a step of one engine by its rows, and of a token that is read, on the workload itself: a few
+    trajectories at a time and many, with tools that take no time."""
     engine = make_engine()
-    held = round(mean(sum(turn.new_tokens + turn.tokens for turn in each) for each in turns) - _LONG / 2)
+    instant = [tuple(replace(turn, tool_seconds=turn.tool_seconds and 0.0) for turn in each) for each in turns]
+    roll_out_all(engine, instant[:ROWS])  # warm up
+    few, many = (_counters(engine, instant, size) for size in (_FEW_ROWS, len(instant)))
+    rows, seconds = zip(*((each["row_steps"], each["decode_seconds"]) for each in (few, many)), strict=True)
+    steps = few["decode_steps"], many["decode_steps"]
+    row = (seconds[1] / steps[1] - seconds[0] / steps[0]) / (rows[1] / steps[1] - rows[0] / steps[0])
+    step = MeasuredStep(seconds[0] / steps[0] - row * rows[0] / steps[0], row)
+    return step, many["prefill_seconds"] / many["prefilled_tokens"]
 
-    def seconds(rows: int, tokens: int) -> float:
-        return min(roll_out_all(engine, [(Turn(max(1, held), tokens, None),)] * rows) for _ in range(3))
 
-    step = {rows: (seconds(rows, _LONG) - seconds(rows, _SHORT)) / (_LONG - _SHORT) for rows in (_FEW_ROWS, ROWS)}
-    row = (step[ROWS] - step[_FEW_ROWS]) / (ROWS - _FEW_ROWS)
+def _counters(engine: Engine, turns: Sequence[Turns], size: int) -> dict[str, float]:
+    """Of the engine, over the trajectories taken `size` at a time."""
     engine.take_stats()
-    roll_out_all(engine, [(Turn(100, 1, None),)] * ROWS)
-    stats = engine.take_stats()
-    return MeasuredStep(step[ROWS] - ROWS * row, row), stats["prefill_seconds"] / stats["prefilled_tokens"]
+    for begin in range(0, len(turns), size):
+        roll_out_all(engine, turns[begin : begin + size])
+    return engine.take_stats()

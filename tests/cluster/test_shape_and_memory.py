@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from retool.cluster.advice import changed
@@ -24,12 +27,11 @@ from retool.config.schema import Config, LoraConfig, ModelConfig
 from retool.errors import UsageError
 from retool.learner.adapters import add_adapters
 from retool.learner.critic import Critic
-from retool.learner.distributed import join_processes
+from retool.learner.distributed import Processes
 from retool.learner.logprobs import score
 from retool.learner.optimizer import Optimizer
 from retool.learner.packing import Batch, Example, make_batch
 from retool.sampling.cache import RowCache
-from two_processes import two_processes
 
 SIZES: dict[str, Any] = {
     "vocab_size": 600,
@@ -151,27 +153,30 @@ def test_a_critic_takes_sixteen_bytes_a_parameter(trunk: str) -> None:
     assert expected == 4 * sum(parameter.nbytes for parameter in critic.parameters())
 
 
-def shards_of_one_of_two(config: Config) -> dict[str, int]:
-    """What one of two learners really holds."""
-    model = make_model(config)
-    with join_processes(torch.device("cpu")) as processes:
-        processes.shard(model)
-        learning = Optimizer(model, config.rl, 10)
-        score(model, batch()).logprobs_N.sum().backward()
-        gradients = nbytes(parameter.grad.to_local() for parameter in model.parameters())
-        learning.step()
-        moments = [m.to_local() for p in model.parameters() for m in learning.moments(p).values() if m.dim()]
-        weights = nbytes(parameter.to_local() for parameter in model.parameters())
-        return {"weights": weights, "gradients": gradients, "optimizer": nbytes(moments)}
+@pytest.fixture
+def one_of_two() -> Iterator[Processes]:
+    """The first of two processes; what the other would send is made up (torch's own `fake` backend)."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    distributed.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    yield Processes(0, 2, init_device_mesh("cpu", (2,)))
+    distributed.destroy_process_group()
 
 
-def test_each_of_two_learners_holds_half_of_all_in_fp32() -> None:
+def test_each_of_two_learners_holds_half_of_all_in_fp32(one_of_two: Processes) -> None:
     config = config_of(model__dtype="bfloat16")
     both = changed(config, cluster__learners=2)
     expected = sizes([*held_by_learner(shape_of(both), both), *passes_of_learner(shape_of(both), both)])
-    with two_processes() as run:
-        for held in run(shards_of_one_of_two, config):
-            assert held == pytest.approx({name: expected[name] for name in held}, rel=0.01)
+    model = make_model(config)
+    one_of_two.shard(model)
+    learning = Optimizer(model, config.rl, 10)
+    score(model, batch()).logprobs_N.sum().backward()
+    gradients = nbytes(parameter.grad.to_local() for parameter in model.parameters())
+    learning.step()
+    moments = [m.to_local() for p in model.parameters() for m in learning.moments(p).values() if m.dim()]
+    weights = nbytes(parameter.to_local() for parameter in model.parameters())
+    held = {"weights": weights, "gradients": gradients, "optimizer": nbytes(moments)}
+    assert held == pytest.approx({name: expected[name] for name in held}, rel=0.01)
 
 
 def saved_for_backward(model: PreTrainedModel) -> int:
