@@ -72,7 +72,49 @@ def test_a_repair_that_is_announced_may_change_everything() -> None:
     assert found(broken, "That name is undefined.", repaired) == []
     later = "Now I fix the product.", repaired
     assert found(broken, "That name is undefined. First the sum.", ran("print(2 + 2)"), *later) == []
-    assert found(broken, "I fix that later.", ran("print(2 + 2)"), "Now:", repaired) == [(0, 1)]  # by its own account
+    assert found(broken, "I fix that later.", ran("print(2 + 2)"), "Now:", repaired) == []
+
+
+FIB = "def fib(n):\n    return n if n < 2 else fib(n - 1) + fib(n - 2)\nprint(fib(100))"
+LOOP = "a, b = 0, 1\nfor _ in range(100):\n    a, b = b, a + b\nprint(a)"
+TOO_LONG = failed(FIB, "The code was stopped after 5 s.", CallStatus.TIME_LIMIT)
+
+
+def test_after_too_much_work_another_way_is_a_correction() -> None:
+    (correction,) = self_corrections(respond(TOO_LONG, "That takes too long. An iterative method:", ran(LOOP)))
+    assert correction.diagnosed
+    assert found(failed(FIB, "RecursionError: maximum recursion depth exceeded"), "Use a loop.", ran(LOOP)) == [(0, 1)]
+
+
+def test_another_way_has_something_in_common_and_comes_next() -> None:
+    words = "That takes too long. An iterative method:"
+    assert found(TOO_LONG, words, ran("print(7 * 2)")) == []  # single digits are in any code
+    assert found(TOO_LONG, "That takes too long.", ran(LOOP)) == []
+    assert found(TOO_LONG, "First the sum.", ran("print(7 * 8)"), words, ran(LOOP)) == []
+    assert found(failed(FIB, "NameError: name 'x' is not defined"), words, ran(LOOP)) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("ImportError: cannot import name 'primes' from 'sympy'", "The function is called primerange."),
+        ("ModuleNotFoundError: No module named 'gmpy2'", "That library is not installed."),
+        ("AttributeError: module 'sympy' has no attribute 'Solve'", "It is in lower case."),
+        ("IndexError: list index out of range", "Indices start at 0."),
+        ("KeyError: 'b'", "Only a is a key."),
+        ("ValueError: math domain error", "The square root of a negative number is complex."),
+        ("TypeError: can only concatenate str", "One of them is a string."),
+        ("ZeroDivisionError: division by zero", "The range begins at 0."),
+        ("SyntaxError: invalid syntax", "There is a colon after a loop's head."),
+        ("AssertionError", "So the assumption does not hold."),
+        ("RecursionError: maximum recursion depth exceeded", "It has to be a loop."),
+    ],
+)
+def test_words_for_what_an_error_is_about_are_a_diagnosis_of_that_error(error: str, words: str) -> None:
+    (correction,) = self_corrections(respond(failed(BROKEN, error), words, ran(REPAIRED)))
+    assert correction.diagnosed
+    (other,) = self_corrections(respond(failed(BROKEN, "OSError: disk full"), words, ran(REPAIRED)))
+    assert not other.diagnosed
 
 
 def test_code_may_be_changed_without_a_word() -> None:
@@ -109,6 +151,7 @@ def test_other_code_may_run_in_between() -> None:
         [failed(BROKEN), OOPS, failed(BROKEN), OOPS, ran(BROKEN)],
         [failed(BROKEN), OOPS, ran(BROKEN), ran(REPAIRED)],  # it had succeeded before it was changed
         [failed(BROKEN), "Leave that.", ran("print(sum(range(101)))")],  # something else
+        [failed("total = a + b\nprint(total)"), "Now the perimeter.", ran("total = 2 * (3 + 4)\nprint(total)")],
         [failed(BROKEN), "That is an error. Let me compute the area.", ran("import math\nprint(math.pi * 7**2)")],
         [failed("import math\nprint(math.sqroot(16))"), ran("import math\nprint(math.factorial(5))")],
         [failed(BROKEN), OOPS, failed(REPAIRED)],  # never succeeds

@@ -11,6 +11,8 @@ from retool.analysis import Purpose, purposes
 
 CALCULATION = ["print(17**23 % 1009)", "price = 12.5\nprint(price * 3 + 4)", "print(sum(range(1, 101)))"]
 CALCULATION += [
+    "print(sum(int(d) for d in str(2**100)))",
+    "print(sum(n**2 for n in range(2, 7 + 1)))",
     "print([n**2 for n in range(10)])",
     "import math\nprint(math.comb(10, 3))",
     "def fib(n):\n    a, b = 0, 1\n    for _ in range(n):\n        a, b = b, a + b\n    return a\nprint(fib(30))",
@@ -28,6 +30,9 @@ SEARCH = [
     "print(max(range(1, 100), key=lambda n: n * (100 - n)))",
     "numbers = list(range(1, 21))\nprint([n for n in numbers if n % 2 == 0])",
     "best = 0\nfor n in range(100):\n    v = n * (100 - n)\n    if v > best:\n        best = v\nprint(best)",
+    "best = None\nfor n in range(9):\n    if best is None or n * n > best[0]:\n        best = (n * n, n)\nprint(best)",
+    "print(sum(n % 10 == 0 or n % 18 == 0 for n in range(1, 293 + 1)))",
+    "import numpy as np\nn = np.arange(1000)\nprint(n[(n % 7 == 3) & (n % 5 == 4)][0])",
 ]
 SYMBOLIC = [
     "from sympy import symbols, solve\nx = symbols('x')\nprint(solve(x**2 - 5*x + 6, x))",
@@ -57,6 +62,10 @@ VERIFICATION = [
     "left, right = 3 * 4, 2 * 6\nif left == right:\n    print('correct')\nelse:\n    print('wrong')",
     "for x in [2, 3]:\n    assert x**2 - 5 * x + 6 == 0",
 ]
+PLOTTING = [
+    "import matplotlib.pyplot as plt\nplt.plot([1, 2], [3, 4])\nplt.show()",
+    "from matplotlib import pyplot\nimport numpy as np\nx = np.linspace(0, 1)\npyplot.plot(x, x**2)",
+]
 DATA = [
     "from collections import Counter\nprint(Counter('mississippi'))",
     "import datetime\nprint(datetime.date(2024, 2, 28) + datetime.timedelta(days=2))",
@@ -73,6 +82,7 @@ PLANTED = [
         Purpose.SIMULATION: SIMULATION,
         Purpose.NUMERICAL: NUMERICAL,
         Purpose.VERIFICATION: VERIFICATION,
+        Purpose.PLOTTING: PLOTTING,
         Purpose.DATA: DATA,
         Purpose.OTHER: OTHER,
     }.items()
@@ -95,13 +105,26 @@ def test_what_the_syntax_says(purpose: Purpose, code: str) -> None:
         "Let's check our answer.",
         "Let me make sure by brute force.",
         "So x is 24. Check whether it is correct:",
+        "I think that it is 24. Is that right?",
+        "Substituting this back into the equation:",
     ],
 )
 def test_words_that_announce_a_check(words: str) -> None:
     assert purposes(respond(words, ran("print(12 * 2)", "24"))) == [Purpose.VERIFICATION]
 
 
+def test_a_method_is_named_by_words() -> None:
+    code = "lo, hi = 0, 2\nfor _ in range(50):\n    m = (lo + hi) / 2\n    lo, hi = (m, hi) if m**3 < 2 else (lo, m)"
+    assert purposes(respond("By bisection:", ran(code))) == [Purpose.NUMERICAL]
+
+
+def test_to_be_careful_is_no_check() -> None:
+    assert purposes(respond("Make sure to convert hours to minutes.", ran("print(3 * 60)"))) == [Purpose.CALCULATION]
+
+
 def test_a_check_of_all_candidates_is_a_search() -> None:
+    each = "We verify each candidate.", ran("print([n for n in range(100) if n % 7 == 3])", "[3, 10]")
+    assert purposes(respond(*each)) == [Purpose.SEARCH]
     parts = "We check each n below 100.", ran("print([n for n in range(100) if n % 7 == 3])", "[3, 10]")
     assert purposes(respond(*parts)) == [Purpose.SEARCH]
 

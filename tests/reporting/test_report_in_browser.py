@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from demo_run import DIGITS, POWER, archive, demo_report, entries, trajectory
 
-from retool.reporting import Entry, Origin, Report, write_report
+from retool.reporting import CurveRow, Entry, Origin, Report, System, write_report
 from retool.types import CallStatus
 
 pytestmark = pytest.mark.slow
@@ -46,6 +46,13 @@ def many() -> list[Entry]:
     return found
 
 
+def named() -> Report:
+    name = "/a/folder/with/long_names_without_any_spaces/in_another_one/rl"
+    rows = [CurveRow(arm=name, step=step, metric="accuracy", value=step / 2, low=0.0, high=1.0) for step in (0, 1)]
+    system = System(label=f"{name}/eval", accuracy=0.5, ci95=(0.4, 0.6), problems=3, samples=1)
+    return Report(title=name, curves=rows, systems=[system], facts={name: name})
+
+
 def hostile() -> Report:
     told = trajectory(
         replace(POWER, text=ATTACK),
@@ -66,6 +73,7 @@ def folder(tmp_path_factory):
     write_report(folder / "demo.html", demo_report())
     write_report(folder / "many.html", Report(title="many", archive=archive(many())))
     write_report(folder / "hostile.html", hostile())
+    write_report(folder / "named.html", named())
     return folder
 
 
@@ -279,6 +287,17 @@ def test_on_a_phone_nothing_overflows_and_the_list_gives_way_to_the_reader(opene
     assert page.locator("#list").is_hidden()
     page.get_by_role("button", name="‹ List").click()
     assert page.locator("#list").is_visible()
+
+
+def test_long_names_overflow_nothing(opened):
+    for width in (390, 1280):
+        page = opened("named", viewport={"width": width, "height": 800})
+        page.wait_for_selector("html[data-charts=drawn]")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        cards = page.evaluate(
+            "[...document.querySelectorAll('.headline li')].map((li) => li.scrollWidth - li.clientWidth)"
+        )
+        assert cards and max(cards) <= 0
 
 
 def test_it_prints_with_charts_and_the_trajectory_that_is_read(opened, tmp_path):

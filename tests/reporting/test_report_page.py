@@ -221,6 +221,13 @@ def test_a_curve_of_one_point_and_values_that_are_not_numbers_are_drawn_as_gaps(
     assert "panel-never" not in charts
 
 
+def test_a_curve_that_stays_at_zero_lies_at_the_foot_of_its_chart(tmp_path):
+    rows = [CurveRow(arm="a", step=step, metric="loss", value=0.0) for step in range(3)]
+    chart = page_of(Report(title="t", curves=rows), tmp_path).drawings["charts"]["panel-loss"]
+    (scale,) = [layer["encoding"]["y"]["scale"] for layer in chart["layer"] if layer["mark"].get("type") == "line"]
+    assert scale["domain"] == [0, 1]
+
+
 def test_two_systems_of_one_name_are_an_error():
     with pytest.raises(UsageError, match="two systems called 'ReTool'"):
         Report(title="t", systems=[systems()[1], systems()[1]])

@@ -19,6 +19,7 @@ from retool.config.endpoint import EndpointConfig
 from retool.errors import UsageError
 from retool.runs import write_trajectories
 from retool.stages.analyze.recipe import analyze_runs
+from retool.stages.analyze.sources import labels
 from retool.stages.analyze.tables import COLUMNS
 
 BROKEN, FIXED = failed("print(10 / zero)"), ran("zero = 2\nprint(10 / zero)")
@@ -77,8 +78,8 @@ def test_every_table_is_written_with_its_columns(run: Path, evaluation: Path, tm
     tables = tmp_path / "out" / "tables"
     for name, columns in COLUMNS.items():
         with (tables / f"{name}.csv").open(newline="") as file:
-            assert tuple(next(csv.reader(file))) == columns
-        assert tuple(parquet.read_table(tables / f"{name}.parquet").column_names) == columns
+            assert next(csv.reader(file)) == list(columns)
+        assert parquet.read_table(tables / f"{name}.parquet").column_names == list(columns)
     assert len(rows_of(tables / "responses.csv")) == 9
     calls = rows_of(tables / "calls.csv")
     assert [(call["status"], call["error_type"], call["corrects"]) for call in calls] == [
@@ -87,6 +88,43 @@ def test_every_table_is_written_with_its_columns(run: Path, evaluation: Path, tm
     ] * 3
     assert [row["diagnosis"] for row in rows_of(tables / "corrections.csv")] == ["zero is not defined, so:"] * 3
     assert parquet.read_table(tables / "calls.parquet")["purpose"].to_pylist() == ["calculation"] * 6
+
+
+def test_a_column_has_one_type_whatever_the_rows(run: Path, evaluation: Path, tmp_path: Path) -> None:
+    texts = [{"problem": "What is 6 times 7?", "answer": 42, "output": "It is \\boxed{42}."}]
+    (tmp_path / "others.jsonl").write_text(json.dumps(texts[0]) + "\n")
+    for name, paths in (("much", [run, evaluation]), ("little", [tmp_path / "others.jsonl"])):
+        analyze_runs(paths, tmp_path / name)
+    for name in COLUMNS:
+        much, little = (
+            parquet.read_schema(tmp_path / kind / "tables" / f"{name}.parquet") for kind in ("much", "little")
+        )
+        assert much.equals(little), name
+
+
+def test_texts_come_back_from_a_table_as_they_were(tmp_path: Path) -> None:
+    words = 'It is "zero",\nnot défined — 👩‍👩‍👧; I fix it:'
+    text = respond("First:", BROKEN, words, FIXED, problem='a,"b"\nc')
+    analyze_runs([write_trajectories(tmp_path / "samples.jsonl", [text])], tmp_path / "out")
+    (row,) = rows_of(tmp_path / "out" / "tables" / "corrections.csv")
+    assert (row["diagnosis"], row["problem"]) == (words, 'a,"b"\nc')
+
+
+def test_results_that_the_model_rejects_are_listed_apart(tmp_path: Path) -> None:
+    code = "print(len([k for k in range(1, {}) if k % 3 == 0]))"
+    text = respond(ran(code.format("30"), "9"), "Wait, 9 is wrong: 30 counts.", ran(code.format("30 + 1"), "10"))
+    found = analyze_runs([write_trajectories(tmp_path / "samples.jsonl", [text])])
+    (row,) = found["revisions"]
+    assert (row["rejected"], row["revised"], row["result"]) == (0, 1, "9")
+    assert "+print(len([k for k in range(1, 30 + 1) if k % 3 == 0]))" in row["diff"]
+    assert found["corrections"] == []
+
+
+def test_arms_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
+    code, text, other = tmp_path / "code" / "rl", tmp_path / "text" / "rl", tmp_path / "text" / "eval"
+    assert labels([code]) == {code: "rl"}
+    assert labels([code, text, other]) == {code: "code/rl", text: "text/rl", other: "eval"}
+    assert labels([tmp_path / "code", code]) == {tmp_path / "code": "code", code: "rl"}
 
 
 def test_every_table_and_column_is_documented() -> None:

@@ -18,7 +18,7 @@ from retool.cli.main import cli
 from retool.errors import UsageError
 from retool.rollout.timeline import Timeline
 from retool.runs import RunFolder, write_trajectories
-from retool.stages.report.recipe import gather, report_runs
+from retool.stages.report.recipe import gather, report_runs, run_curves
 from retool.types import Author, CallStatus, Problem, Span, ToolCall, Trajectory
 
 PROBLEMS = [Problem(f"p{i}", f"What is {i} times 7?", str(7 * i), "products") for i in range(4)]
@@ -256,6 +256,24 @@ def test_without_a_tokenizer_tokens_are_shown_by_their_ids(tokenizer, tmp_path: 
     assert page.read(page.rows[0])["prompt"] is None
 
 
+def test_the_tokenizer_of_runs_that_were_moved_is_found(tokenizer, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path / "runs" / "mine" / "rl" / "checkpoints" / "step-4")
+    told_there = told(tokenizer, PROBLEMS[0], 0, 0, model="runs/mine/rl/checkpoints/step-4")
+    samples = write_trajectories(tmp_path / "runs" / "mine" / "eval" / "samples.jsonl", [told_there])
+    report_runs([samples.parent], tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "".join(page.tokens(page.rows[0])["pieces"]) == told_there.spans[0].text
+
+
+def test_where_nothing_is_called_no_share_of_calls_is_drawn(run: RunFolder, tmp_path: Path) -> None:
+    text_only = RunFolder(tmp_path / "text" / "rl")
+    text_only.path.mkdir(parents=True)
+    text_only.log(1, {"ok_call_rate": 0.0, "calls_per_response": 0.0, "reward": -1.0}, {})
+    text_only.log(2, {"ok_call_rate": 0.5, "calls_per_response": 2.0, "reward": -1.0}, {})
+    rows = run_curves(text_only, "text", {})
+    assert [row["value"] for row in rows if row["metric"] == "ok_call_rate"] == [None, 0.5]
+
+
 def test_texts_of_another_system_are_graded_and_shown(tmp_path: Path) -> None:
     rows = [
         {"problem": p.text, "answer": p.answer, "output": [f"\\boxed{{{7 * i}}}", "\\boxed{1}"]}
@@ -274,6 +292,15 @@ def test_a_run_without_trajectories_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rl" / "config.yaml").write_text("seed: 0\n")
     with pytest.raises(UsageError, match="holds no trajectories yet"):
         report_runs([tmp_path / "rl"], tmp_path / "report.html")
+
+
+def test_a_folder_that_holds_runs_names_them(run: RunFolder, evaluations: list[Path], tmp_path: Path) -> None:
+    (run.path.parent / "sft" / "trajectories").mkdir(parents=True)
+    (run.path.parent / "sft" / "config.yaml").write_text("seed: 0\n")
+    with pytest.raises(UsageError, match=f"neither a run .* it holds some: name {run.path}$"):
+        report_runs([run.path.parent], tmp_path / "report.html")
+    with pytest.raises(UsageError, match=r"nor an evaluation \(samples\.jsonl\)$"):
+        report_runs([tmp_path], tmp_path / "report.html")
 
 
 def test_the_command_writes_the_page_and_says_how_large_it_is(run: RunFolder, tmp_path: Path) -> None:

@@ -185,6 +185,7 @@ def test_the_markdown_of_a_response() -> None:
     text = markdown(trajectory)
     assert "So:\n\n```python\nprint('```')\n```\n\n*ok:*\n\n````text\n```\n# no heading\n````\n\nDone." in text
     assert "# Answer\n\n5\n" in text
+    assert "; 1 call, " not in text and "tokens, 1 call, 0.0 s" in text
 
 
 def test_a_transcript_is_what_its_ending_says(tmp_path: Path) -> None:
@@ -207,6 +208,29 @@ def test_a_question_from_the_command_line_to_the_transcript(model_folder: Path, 
     assert result.stdout.splitlines()[-1].startswith(("Answer", "No answer"))
     again = CliRunner().invoke(cli, [*words, "-", *flags], input="What is 12 times 7?\n", catch_exceptions=False)
     assert again.stdout == result.stdout
+
+
+def test_a_checkpoint_of_a_run_is_prompted_as_in_that_run(model_folder: Path, tmp_path: Path) -> None:
+    run, transcript = tmp_path / "lr=1" / "rl", tmp_path / "t.json"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "step-1").symlink_to(model_folder)
+    (run / "config.yaml").write_text("protocol: {instruction: Say it.}\nrollout: {max_tokens: 3}\nolder: [settings]\n")
+
+    def ask(model: Path, *words: str) -> dict:
+        flags = ["--model", str(model), "--transcript", str(transcript)]
+        CliRunner().invoke(cli, ["solve", *words, "sandbox.allow_weak=true", "Why?", *flags], catch_exceptions=False)
+        return json.loads(transcript.read_text())
+
+    named = ask(model_folder, "protocol.instruction=Say it.", "rollout.max_tokens=3")
+    assert ask(run / "checkpoints" / "step-1")["prompt_ids"] == named["prompt_ids"]
+    assert ask(run / "checkpoints" / "step-1", "protocol.instruction=Think.")["prompt_ids"] != named["prompt_ids"]
+    assert ask(run / "checkpoints" / "step-1", "nano", "rollout.max_tokens=3")["prompt_ids"] != named["prompt_ids"]
+    assert sum(len(span["ids"]) for span in named["spans"]) <= 3
+
+
+def test_a_question_that_is_not_last_is_told_from_a_config() -> None:
+    result = CliRunner().invoke(cli, ["solve", "What is 6 times 7?", "rollout.max_tokens=9"])
+    assert isinstance(result.exception, UsageError) and "name it last" in str(result.exception)
 
 
 @pytest.mark.parametrize(("words", "sentence"), [(["  "], "there is no question"), (["What?"], "there is no model")])

@@ -9,7 +9,8 @@ from retool.analysis.judging import Exhibit, agreement, question, read_verdict
 from retool.analysis.pairing import head_to_head, where
 from retool.analysis.prose import prose
 from retool.analysis.purpose import Purpose, purposes
-from retool.analysis.records import Call, Correction, Observation, Response, code_lines, observe
+from retool.analysis.records import Call, Correction, Observation, Response, Revision, code_lines, observe
+from retool.analysis.revisions import ResultRevision, revisions
 from retool.analysis.usefulness import best_number_of_calls, cost, usefulness
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "Observation",
     "Purpose",
     "Response",
+    "ResultRevision",
+    "Revision",
     "SelfCorrection",
     "agreement",
     "alarms",
@@ -37,6 +40,7 @@ __all__ = [
     "purposes",
     "question",
     "read_verdict",
+    "revisions",
     "self_corrections",
     "tool_health",
     "usefulness",

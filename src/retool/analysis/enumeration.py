@@ -36,19 +36,38 @@ def _selects(node: ast.AST, named: set[str]) -> bool:
         return any(g.ifs and _enumerates(g.iter, named) for g in node.generators)
     if isinstance(node, ast.Call):
         return _chooses(node, named)
+    if isinstance(node, ast.Subscript):  # n[n % 7 == 3] of NumPy
+        return _is_condition(node.slice) and _enumerates(node.value, named)
     if isinstance(node, ast.For):
         return _enumerates(node.iter, named) and _keeps_some(node)
     return isinstance(node, ast.While) and _counts_up_to_a_find(node)
 
 
 def _chooses(call: ast.Call, named: set[str]) -> bool:
-    """The first or the best of a comprehension over candidates; the best by a key; those that a filter lets through."""
+    """The first or the best of a comprehension over candidates; the best by a key; those that a filter lets through;
+    how many meet a condition."""
     if not isinstance(call.func, ast.Name):
         return False
     if call.func.id == "filter" or (call.func.id in _FIRST_OR_BEST and any(k.arg == "key" for k in call.keywords)):
         return any(_enumerates(argument, named) for argument in call.args)
     taken = [argument for argument in call.args if isinstance(argument, _COMPREHENSIONS)]
-    return call.func.id in _FIRST_OR_BEST and any(_enumerates(g.iter, named) for a in taken for g in a.generators)
+    if call.func.id == "sum":  # of truth values
+        taken = [argument for argument in taken if _is_condition(getattr(argument, "elt", None))]
+    elif call.func.id not in _FIRST_OR_BEST:
+        return False
+    return any(_enumerates(g.iter, named) for argument in taken for g in argument.generators)
+
+
+def _is_condition(node: ast.AST | None) -> bool:
+    """Comparisons, and what `and`, `or`, `not`, `&`, `|`, `~` make of them."""
+    if isinstance(node, ast.BoolOp):
+        return all(map(_is_condition, node.values))
+    if isinstance(node, ast.BinOp):
+        is_bitwise = isinstance(node.op, ast.BitAnd | ast.BitOr)
+        return is_bitwise and _is_condition(node.left) and _is_condition(node.right)
+    if isinstance(node, ast.UnaryOp):
+        return isinstance(node.op, ast.Not | ast.Invert) and _is_condition(node.operand)
+    return isinstance(node, ast.Compare)
 
 
 def _counts_up_to_a_find(loop: ast.While) -> bool:
@@ -101,6 +120,8 @@ def _keeps(statement: ast.stmt, test: ast.expr) -> bool:
 
 
 def _orders(test: ast.expr) -> bool:
+    if isinstance(test, ast.BoolOp):  # if best is None or value > best
+        return any(map(_orders, test.values))
     return isinstance(test, ast.Compare) and any(
         isinstance(operator, ast.Lt | ast.LtE | ast.Gt | ast.GtE) for operator in test.ops
     )

@@ -24,6 +24,7 @@ _DATA = re.compile(
     r"(?:pandas|datetime|calendar|statistics|csv|json|re)(?:\..*)?|collections\.Counter"
     r"|(?:.*\.)?(?:split|replace|strip|lower|upper|startswith|endswith|most_common|isalpha|mean|median|stdev|std|percentile)"
 )
+_PLOTS = ("matplotlib", "pylab", "seaborn", "plotly", "bokeh", "altair", "turtle")
 _SMALL = 1e-2  # a number that a loop compares with, and that is smaller, is a tolerance
 
 
@@ -37,6 +38,7 @@ class Features:
     algebra: bool = False
     approximates: bool = False
     selects_candidates: bool = False
+    plots: bool = False
     handles_data: bool = False
     computes: bool = False
 
@@ -61,6 +63,7 @@ def features(code: str) -> Features:
         algebra=uses_sympy and any(_ALGEBRA.fullmatch(name.rpartition(".")[2]) for name in called),
         approximates=any(map(_APPROXIMATIONS.fullmatch, called)) or any(map(_ends_at_a_tolerance, nodes)),
         selects_candidates=selects_candidates(nodes),
+        plots=any(name.partition(".")[0] in _PLOTS for name in modules.values()),
         handles_data=any(map(_DATA.fullmatch, used)),
         computes=bool(called - {"print"})
         or any(isinstance(node, ast.BinOp | ast.AugAssign | ast.Compare | ast.UnaryOp) for node in nodes),

@@ -17,6 +17,7 @@ _DEFINITIONS = {
     Purpose.SYMBOLIC: "it does algebra or calculus with symbols, such as solving equations exactly",
     Purpose.NUMERICAL: "it approximates: roots, optima, integrals, linear systems",
     Purpose.SIMULATION: "it draws at random, or plays a process through",
+    Purpose.PLOTTING: "it draws a picture",
     Purpose.DATA: "it works on tables, texts, dates or lists of measurements",
     Purpose.OTHER: "none of these, or it computes nothing",
 }

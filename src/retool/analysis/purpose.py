@@ -9,12 +9,13 @@ tree of the code and at the words around it; the first that applies decides:
 2. `simulation`: random draws, or names or words that say *simulate*, *Monte Carlo*.
 3. `symbolic`: SymPy's symbols, equations or algebra (`solve`, `simplify`, `diff` …).
 4. `numerical`: root finding, optimisation, integration or linear systems by approximation, of a library or by a loop
-   that ends at a tolerance.
-5. `search`: goes through candidates (a range, `itertools`, a `while` loop) and selects some by a condition, or the
-   first, the largest, the smallest.
-6. `data`: works on tables, texts, dates or lists of measurements.
-7. `calculation`: computes anything else.
-8. `other`: computes nothing, or there is nothing to run.
+   that ends at a tolerance; or words that say *numerically*, *Newton's method*, *bisection*.
+5. `search`: goes through candidates (a range, `itertools`, a `while` loop) and selects some by a condition, counts
+   those that meet one, or takes the first, the largest, the smallest.
+6. `plotting`: draws a picture.
+7. `data`: works on tables, texts, dates or lists of measurements.
+8. `calculation`: computes anything else.
+9. `other`: computes nothing, or there is nothing to run.
 
 Code that is not Python is judged by its lines before the error.
 """
@@ -38,21 +39,25 @@ class Purpose(StrEnum):
     SYMBOLIC = "symbolic"  # does algebra or calculus with symbols
     NUMERICAL = "numerical"  # approximates: roots, optima, integrals, linear systems
     SIMULATION = "simulation"  # draws at random, or plays a process through
+    PLOTTING = "plotting"  # draws a picture
     DATA = "data"  # works on tables, texts, dates, lists of measurements
     OTHER = "other"  # computes nothing, or there is nothing to run
 
 
 _NEAR = 240  # characters before a call in which an announcement counts
 _ANNOUNCED = re.compile(
-    r"\b(?:verif(?:y|ies|ied|ying|ication)|confirm(?:s|ed|ing|ation)?|validat(?:e|es|ed|ing|ion)|double[- ]?check\w*"
-    r"|cross[- ]?check\w*|sanity[- ]check\w*|(?:make|making|be) sure|plug(?:ging)?\b[^.\n]{0,40}\bback\b"
+    r"\b(?:(?:verif(?:y|ies|ied|ying|ication)|confirm(?:s|ed|ing|ation)?|validat(?:e|es|ed|ing|ion)|double[- ]?check\w*"
+    r"|cross[- ]?check\w*|sanity[- ]check\w*)(?! (?:each|every|all|which)\b)"
+    r"|(?:make|making|be) sure(?! to\b)|(?:plug|substitut)\w*\b[^.\n]{0,40}\bback\b"
     r"|check(?:ing)? (?:this|that|the|my|our|these|those)\b[^.\n]{0,30}?"
     r"\b(?:answers?|results?|calculations?|computations?|solutions?|work|claims?|arithmetic)"
-    r"|check (?:this|it)|(?:this|that|it|answer|result) is (?:really |indeed )?(?:right|correct))\b",
+    r"|check (?:this|it)|(?:this|that|it|answer|result) is (?:really |indeed )?(?:right|correct)"
+    r"|is (?:this|that|it) (?:really |indeed )?(?:right|correct))\b",
     re.IGNORECASE,
 )
 _HINTED = re.compile(r"\b(?:check\w*|again|another way|alternatively|recomput\w*|recalculat\w*)\b", re.IGNORECASE)
 _SIMULATED = re.compile(r"\b(?:simulat\w*|monte[- ]carlo)\b", re.IGNORECASE)
+_APPROXIMATED = re.compile(r"\b(?:numerical(?:ly)?|newton(?:['’]s method|[- ]raphson)|bisect\w*)\b", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?![\w])")
 
 
@@ -79,8 +84,9 @@ def classify(call: ToolCall, before: str = "", earlier: str = "") -> Purpose:
     rules = (
         (Purpose.SIMULATION, code.draws_at_random or code.names_simulation or bool(_SIMULATED.search(near))),
         (Purpose.SYMBOLIC, code.algebra),
-        (Purpose.NUMERICAL, code.approximates),
+        (Purpose.NUMERICAL, code.approximates or bool(_APPROXIMATED.search(near))),
         (Purpose.SEARCH, code.selects_candidates),
+        (Purpose.PLOTTING, code.plots),
         (Purpose.DATA, code.handles_data),
         (Purpose.CALCULATION, code.computes),
     )

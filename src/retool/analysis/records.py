@@ -1,4 +1,4 @@
-"""What analysis keeps of a trajectory: a few numbers about the response, about each call and each self-correction.
+"""What analysis keeps of a trajectory: a few numbers about the response, each call, each self-correction and revision.
 
 These are the rows of the tables. Everything else is computed from them, so that of ten thousand trajectories only one
 has to be in memory.
@@ -11,12 +11,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from retool.analysis.corrections import FAILED, SelfCorrection, error_type, self_corrections
+from retool.analysis.corrections import SelfCorrection, self_corrections
+from retool.analysis.failures import FAILED, error_type, last_line
 from retool.analysis.purpose import Purpose, purposes
+from retool.analysis.revisions import ResultRevision, revisions
 from retool.analysis.syntax import same_program
 from retool.types import Author, CallStatus, StopReason, ToolCall, Trajectory
 
-_EXCERPT = 400  # characters of a diagnosis that are kept
+_EXCERPT = 400  # characters that are kept of a diagnosis, a result, a reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +98,29 @@ class Correction:
 
 
 @dataclass(frozen=True, slots=True)
+class Revision:
+    """Code that was changed because the model did not believe its result (`retool.analysis.revisions`)."""
+
+    arm: str
+    step: int
+    response: str
+    problem: str
+    rejected: int
+    revised: int
+    result: str
+    reason: str
+    diff: str
+    correct: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """One trajectory, as the tables have it."""
 
     response: Response
     calls: list[Call]
     corrections: list[Correction]
+    revisions: list[Revision]
 
 
 def observe(trajectory: Trajectory, arm: str | None = None) -> Observation:
@@ -113,6 +132,7 @@ def observe(trajectory: Trajectory, arm: str | None = None) -> Observation:
         response,
         [Call(**names, **row, correct=response.correct) for row in _calls(trajectory, found)],
         [Correction(**names, **_correction(trajectory, each), correct=response.correct) for each in found],
+        [Revision(**names, **_revision(trajectory, each), correct=response.correct) for each in revisions(trajectory)],
     )
 
 
@@ -196,7 +216,6 @@ def _calls(trajectory: Trajectory, found: Sequence[SelfCorrection]) -> list[dict
 
 def _correction(trajectory: Trajectory, found: SelfCorrection) -> dict[str, object]:
     failed, fixed = trajectory.calls[found.failed], trajectory.calls[found.fixed]
-    lines = difflib.unified_diff(failed.code.splitlines(), fixed.code.splitlines(), "failed", "fixed", lineterm="", n=1)
     return {
         "failed": found.failed,
         "fixed": found.fixed,
@@ -205,8 +224,24 @@ def _correction(trajectory: Trajectory, found: SelfCorrection) -> dict[str, obje
         "error": found.error,
         "diagnosed": found.diagnosed,
         "diagnosis": found.diagnosis[:_EXCERPT],
-        "diff": "\n".join(lines),
+        "diff": _diff(failed, fixed),
     }
+
+
+def _revision(trajectory: Trajectory, found: ResultRevision) -> dict[str, object]:
+    rejected, revised = trajectory.calls[found.rejected], trajectory.calls[found.revised]
+    return {
+        "rejected": found.rejected,
+        "revised": found.revised,
+        "result": last_line(rejected.output)[:_EXCERPT],
+        "reason": found.reason[:_EXCERPT],
+        "diff": _diff(rejected, revised),
+    }
+
+
+def _diff(before: ToolCall, after: ToolCall) -> str:
+    lines = before.code.splitlines(), after.code.splitlines()
+    return "\n".join(difflib.unified_diff(*lines, "before", "after", lineterm="", n=1))
 
 
 def _length(trajectory: Trajectory) -> int:

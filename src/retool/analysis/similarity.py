@@ -23,16 +23,24 @@ def similarity(old: str, new: str) -> float:
     its numbers and its strings, without Python's own words (keywords, builtins) and those of its import lines.
 
     The larger of Dice's coefficient and of the share of `old` that is in `new`, so that a script grows without becoming
-    another one; the latter only if they have more in common than digits. 0 if one of them has no content. Neither has
-    to be valid Python.
+    another one; the latter only if they have two different things in common, not only digits. 0 if one of them has no
+    content. Neither has to be valid Python.
     """
     a, b = _content(old), _content(new)
     if not a or not b:
         return 0.0
     shared = a & b
     dice = 2 * shared.total() / (a.total() + b.total())
-    is_specific = any(len(token) > 1 or not token.isdigit() for token in shared)
-    return max(dice, shared.total() / a.total()) if is_specific else dice
+    return max(dice, shared.total() / a.total()) if len(shared) > 1 and _is_specific(shared) else dice
+
+
+def are_related(old: str, new: str) -> bool:
+    """Have they any content in common, beside single digits?"""
+    return _is_specific(_content(old) & _content(new))
+
+
+def _is_specific(shared: Counter[str]) -> bool:
+    return any(len(token) > 1 or not token.isdigit() for token in shared)
 
 
 @lru_cache(maxsize=256)

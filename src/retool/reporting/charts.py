@@ -182,8 +182,10 @@ def curve_chart(
     value["scale"] = {"domain": list(panel.domain)} if panel.domain else {"zero": starts_at_zero(rows)}
     if panel.domain:
         value["axis"]["format"] = ".1f"
+    elif are_all_zero(rows):
+        value["scale"]["domain"] = [0, 1]
     elif are_tiny(rows):
-        value["axis"]["format"] = ".0e"
+        value["axis"] |= {"format": ".0e", "labelExpr": "datum.value === 0 ? '0' : datum.label"}
     colour = colour_of("arm", arms, colours)
     if legend:
         colour["legend"] = {"orient": "bottom", "symbolType": "stroke"}
@@ -238,6 +240,10 @@ def starts_at_zero(rows: Sequence[CurveRow]) -> bool:
     """Should the axis start at zero? Yes if that wastes less than half of it, or if the values have no range."""
     values = [row["value"] for row in rows if row["value"] is not None and isfinite(row["value"])]
     return 0 <= min(values) <= max(values) / 2 or min(values) == max(values)
+
+
+def are_all_zero(rows: Sequence[CurveRow]) -> bool:
+    return not any(row["value"] for row in rows)
 
 
 def are_tiny(rows: Sequence[CurveRow]) -> bool:

@@ -1,7 +1,6 @@
 // Reading a trajectory, alone or beside another response to the same problem.
 
 class Reader {
-  /** `choose(row)`: somebody wants to read another one. */
   constructor(place, archive) {
     Object.assign(this, { place, archive, row: null, beside: null, view: "text", query: "" });
     this.views = Object.entries(VIEWS).map(([view, { label }]) =>

@@ -1,7 +1,7 @@
 """From trajectories to how a model uses the interpreter: curves, corrections, purposes, use, cost, comparisons.
 
 analysis.json   everything but the rows of single responses and calls
-tables/         NAME.csv and NAME.parquet: `stages.analyze_tables` lists them, docs/analysis.md explains them
+tables/         NAME.csv and NAME.parquet: `tables.py` lists them, docs/analysis.md explains them
 replies/        what a judge said, so that it need not be asked twice
 """
 
@@ -19,6 +19,7 @@ from retool.analysis import (
     Call,
     Correction,
     Response,
+    Revision,
     behaviour,
     best_number_of_calls,
     breakdown,
@@ -49,6 +50,7 @@ class _Arm:
     responses: list[Response] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     corrections: list[Correction] = field(default_factory=list)
+    revisions: list[Revision] = field(default_factory=list)
     verdicts: dict[int, list[Trajectory]] = field(default_factory=dict)
     stored: dict[str, Any] | None = None
 
@@ -57,6 +59,7 @@ class _Arm:
         self.responses.append(observed.response)
         self.calls += observed.calls
         self.corrections += observed.corrections
+        self.revisions += observed.revisions
         self.verdicts.setdefault(trajectory.step, []).append(_without_texts(trajectory))
         return observed.calls
 
@@ -66,6 +69,7 @@ class _Arm:
             [replace(response, arm=name) for response in self.responses],
             [replace(call, arm=name) for call in self.calls],
             [replace(correction, arm=name) for correction in self.corrections],
+            [replace(revision, arm=name) for revision in self.revisions],
             self.verdicts,
             stored,
         )
@@ -86,7 +90,7 @@ class _Arm:
 def analyze_runs(
     paths: Sequence[Path], out: Path | None = None, config: AnalysisConfig | None = None
 ) -> dict[str, Any]:
-    """Analyse runs, evaluations and files (`stages.analyze_sources`); writes what the top of this file lists to `out`.
+    """Analyse runs, evaluations and files (`sources.py`); writes what the top of this file lists to `out`.
 
     An arm is named after its path, and after its own name too where a path holds several. Returns `evaluations`
     (accuracy and behaviour of each arm that has a single step), `agreement` with a judge (None: there was none), and
@@ -138,6 +142,7 @@ def _tables(arms: Mapping[str, _Arm]) -> dict[str, list[dict[str, Any]]]:
         "responses": _rows(responses, "responses"),
         "calls": _rows(calls, "calls"),
         "corrections": _rows([each for arm in arms.values() for each in arm.corrections], "corrections"),
+        "revisions": _rows([each for arm in arms.values() for each in arm.revisions], "revisions"),
         "curves": [row for name, arm in arms.items() for row in curves(arm.responses_by_step(), name)],
         "health": [
             {"arm": name, "step": step} | tool_health(group, [call for call in arm.calls if call.step == step])
@@ -154,7 +159,7 @@ def _tables(arms: Mapping[str, _Arm]) -> dict[str, list[dict[str, Any]]]:
     } | _comparisons(arms)
 
 
-def _rows(records: Sequence[Response | Call | Correction], table: str) -> list[dict[str, Any]]:
+def _rows(records: Sequence[Response | Call | Correction | Revision], table: str) -> list[dict[str, Any]]:
     return [{column: getattr(record, column) for column in COLUMNS[table]} for record in records]
 
 

@@ -19,9 +19,18 @@ from retool.types import TRAJECTORY_SCHEMA, Trajectory
 
 
 def labels(paths: Sequence[Path]) -> dict[Path, str]:
-    """Short names for folders and files: the last part of each path, or all of it where two would be alike."""
-    names = [path.resolve().name for path in paths]
-    return {path: name if names.count(name) == 1 else str(path) for path, name in zip(paths, names, strict=True)}
+    """Short names for folders and files: the last part of each path, or as many of the last ones as tell it from the
+    others, such as `code/rl` and `text/rl`."""
+    parts = {path: path.resolve().parts for path in paths}
+    return {
+        path: _shortest_tail(own, [other for other in parts.values() if other != own]) for path, own in parts.items()
+    }
+
+
+def _shortest_tail(own: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> str:
+    lengths = range(1, len(own))
+    found = next((n for n in lengths if all(other[-n:] != own[-n:] for other in others)), len(own))
+    return str(Path(*own[-found:]))
 
 
 def is_run(path: Path) -> bool:
@@ -52,8 +61,20 @@ def samples_of(path: Path) -> Path:
     """The file of trajectories that a path stands for. Raises UsageError if there is none."""
     samples = path / "samples.jsonl" if path.is_dir() else path
     if not samples.is_file():
-        raise UsageError(f"{path} is neither a run (config.yaml, trajectories/) nor an evaluation (samples.jsonl)")
+        within = sorted({str(found) for found in _within(path)})
+        raise UsageError(
+            f"{path} is neither a run (config.yaml, trajectories/) nor an evaluation (samples.jsonl)"
+            + (f"; it holds some: name {', '.join(within)}" if within else "")
+        )
     return samples
+
+
+def _within(path: Path) -> Iterator[Path]:
+    """Folders with trajectories, up to three levels down."""
+    for pattern in ("*", "*/*", "*/*/*"):
+        for found in path.glob(pattern):
+            if (found / "samples.jsonl").is_file() or (is_run(found) and any(RunFolder(found).trajectories.iterdir())):
+                yield found
 
 
 def results_of(path: Path) -> dict[str, Any]:

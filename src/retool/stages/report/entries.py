@@ -47,7 +47,7 @@ class Batch:
         seconds = _call_seconds(self.timeline) if self.timeline and self.timeline.exists() else {}
         for trajectory in stream(self.path):
             observation = observe(trajectory, self.run)
-            vocabulary = _vocabulary((*self.models, trajectory.model))
+            vocabulary = _vocabulary((*self.models, trajectory.model), self.path.resolve().parent)
             entry = Entry(
                 run=self.run,
                 origin=self.origin,
@@ -134,9 +134,14 @@ class _Vocabulary(dict[int, str]):
 
 
 @cache
-def _vocabulary(models: tuple[str, ...]) -> _Vocabulary | None:
-    """The vocabulary of the first of some models that is on this machine, as a folder or in Hugging Face's cache."""
-    for model in models:
+def _vocabulary(models: tuple[str, ...], folder: Path) -> _Vocabulary | None:
+    """The vocabulary of the first of some models that is on this machine, as a folder or in Hugging Face's cache.
+
+    A folder is looked for from here, from `folder` and from those that it is in: a relative path was written down
+    where the command ran, and runs are moved.
+    """
+    moved = [str(above / model) for model in models for above in (folder, *folder.parents) if (above / model).is_dir()]
+    for model in (*models, *moved):
         try:
             found = cached_file(model, "tokenizer.json", local_files_only=True)
         except OSError:

@@ -184,7 +184,10 @@ def run_curves(run: RunFolder, arm: str, by_step: Mapping[int, Sequence[Response
     rows: list[CurveRow] = list(curves(by_step, arm))
     for row in read_rows(run.metrics):
         for metric in _TRAINING_METRICS:
-            rows.append({"arm": arm, "step": row["step"], "metric": metric, "value": row.get(metric)})
+            known = metric != "ok_call_rate" or row.get("calls_per_response")  # where nothing was called, it says 0
+            rows.append(
+                {"arm": arm, "step": row["step"], "metric": metric, "value": row.get(metric) if known else None}
+            )
     return rows
 
 

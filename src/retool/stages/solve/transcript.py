@@ -46,7 +46,8 @@ def markdown(trajectory: Trajectory) -> str:
 
 def size(trajectory: Trajectory) -> str:
     """What a response took, in words."""
-    facts = [f"{len(trajectory.calls)} calls", f"{trajectory.timing.get('seconds', 0.0):.1f} s"]
+    calls = len(trajectory.calls)
+    facts = [f"{calls} call{'s' * (calls != 1)}", f"{trajectory.timing.get('seconds', 0.0):.1f} s"]
     if all(span.ids is not None for span in trajectory.spans):
         facts.insert(0, f"{trajectory.tokens(Author.MODEL)} tokens")
     return ", ".join(facts)
