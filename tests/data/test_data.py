@@ -164,6 +164,8 @@ def test_maths_answers_are_in_the_last_boxes_of_its_solutions(tmp_path: Path) ->
     row = {"problem": "x?", "solution": "First \\boxed{1}, then $\\boxed{\\frac{1}{2}}$.", "level": "Level 1"}
     assert load_problems(rows_file(tmp_path, row), "math").problems[0].answer == "\\frac{1}{2}"
     assert load_problems(rows_file(tmp_path, row | {"answer": "0.5"}), "math").problems[0].answer == "0.5"
+    framed = {"problem": "x?", "solution": "It is not \\boxed{1}, it is $\\fbox{2}$."}
+    assert load_problems(rows_file(tmp_path, framed), "math").problems[0].answer == "2"
 
 
 def test_rows_without_an_answer_may_be_left_out_unless_all_are(tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ def test_how_a_run_ended_is_read_from_its_last_line(output: str, status: CallSta
         ("so \\boxed{\\frac{1}{2}", True),
         ("\\boxed{1}, no, \\boxed{2", True),
         ("\\boxed{1}", False),
+        ("\\boxed{1}, no, \\fbox{2", True),
         ("\\boxed{\\{1\\}}", False),
         ("<code>print(", True),
         ("<code>x</code><interpreter>4", True),
@@ -178,6 +179,10 @@ def test_a_row_holds_one_sample_or_several_and_rows_of_one_problem_go_together(t
     [
         ({"answer": 2, "output": ""}, r"theirs.jsonl:1 has no text as its problem, found None"),
         ({"problem": "?", "answer": True, "output": ""}, r":1 has no text and no number as its answer, found True"),
+        (
+            {"problem": "?", "answer": float("nan"), "output": ""},
+            r":1 has no text and no number as its answer, found nan",
+        ),
         ({"problem": "?", "answer": None, "output": ""}, r":1 has no text and no number as its answer, found None"),
         ({"problem": "?", "answer": 2}, r":1 has no text and no list of texts as its output, found None"),
         ({"problem": "?", "answer": 2, "output": [1]}, r":1 has no text and no list of texts as its output"),

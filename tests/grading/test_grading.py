@@ -125,6 +125,25 @@ def grader() -> Iterator[Grader]:
         ("12", "13", False),
         ("(2, 1)", "(1, 2)", False),
         ("2 1/2", "21/2", False),
+        ("2 1/2", "\\frac52", True),
+        ("1.5", "1 1/2", True),
+        ("5/9", "0.\\overline{5}", True),
+        ("0.1\\overline 6", "1/6", True),
+        ("0", "0.\\overline{5}", False),
+        ("0.\\overline{6}", "0.\\overline{5}", False),
+        ("0.5", "0.\\overline{5}", False),
+        ("0.333333", "1/3", True),
+        ("0.0000671", ".0000672", False),
+        ("6.72 \\times 10^{-5}", ".0000672", True),
+        ("0", "0.0000001", False),
+        ("\\{1, 2\\}", "(1, 2)", False),
+        ("(1, 2)", "\\{1, 2\\}", False),
+        ("[\\frac12, \\frac13]", "\\left(\\frac12, \\frac13\\right)", False),
+        ("(0, \\pi) \\cup (4, 5]", "(0, \\pi] \\cup (4, 5)", False),
+        ("(4, 5) \\cup (0, 1]", "(0, 1] \\cup (4, 5)", True),
+        ("(4, 5) \\cup (0, 1)", "(0, 1] \\cup (4, 5)", False),
+        ("-2 \\le x \\le 7", "[-2, 7]", True),
+        ("-2 < x \\le 7", "[-2, 7]", False),
         ("", "1", False),
         ("\\text{}", "1", False),
         (None, "1", False),
@@ -180,7 +199,28 @@ def test_answers_to_math_500_are_right_in_either_notation(grader: Grader, answer
         ("18 dollars", "19", False),
         ("18 dollars", "x", False),
         ("1\\,000", "1000", True),
+        ("10\\,080", "10,080", True),
         ("1 000", "1000", False),
+        ("12_7", "12", False),
+        ("12_{10}", "12", True),
+        ("9", "9 (apples)", True),
+        ("9 apples", "9 (apples)", True),
+        ("9 ripe apples", "9 apples", True),
+        ("9 oranges", "9 apples", False),
+        ("8", "9 apples", False),
+        ("6 hrs", "6\\text{ hours}", True),
+        ("6 minutes", "6\\text{ hours}", False),
+        ("360 minutes", "6 hours", False),
+        ("5 centimeters", "5\\mbox{ cm}", True),
+        ("5\\text{ m}", "5 cm", False),
+        ("15 \\text{ square inches}", "15\\mbox{ in}^2", True),
+        ("15 \\text{ cm}", "15\\mbox{ cm}^2", False),
+        ("\\frac{1}{2} \\text{ hour}", "\\frac12 \\text{ hours}", True),
+        ("\\frac{1}{2} \\text{ minute}", "\\frac12 \\text{ hours}", False),
+        ("5 dollars", "\\$5", True),
+        ("5 cents", "$5", False),
+        ("5\\%", "\\$5", False),
+        ("10:15 a.m.", "10:15\\text{ p.m.}", False),
     ],
 )
 def test_bases_and_units(grader: Grader, answer: str, reference: str, equal: bool) -> None:
@@ -246,7 +286,7 @@ def test_threads_that_share_a_grader_get_the_answers_to_their_own_questions() ->
 
 
 def test_a_question_that_is_interrupted_takes_its_answer_along(fake_math_verify: Path) -> None:
-    fake_math_verify.write_text(STRINGS.replace("return ref", "time.sleep(2 * ('slow' in reference)); return ref"))
+    fake_math_verify.write_text(STRINGS.replace("return ref", "time.sleep(2 * ('slow' in reference[0])); return ref"))
     with Grader(seconds=60.0) as grader:
         assert grader.grade("X", "x") is True
         with pytest.raises(KeyboardInterrupt), interrupted_soon():
@@ -276,8 +316,8 @@ def interrupted_soon() -> Iterator[None]:
 STRINGS = """
 import sys, time
 def parse(text, parsing_timeout):
-    return text.replace("sqrt{8}", "2sqrt{2}").replace("\\\\", "").lower()
-def verify(reference, answer, timeout_seconds):
+    return [text.replace("sqrt{8}", "2sqrt{2}").replace("\\\\", "").lower()]
+def verify(reference, answer, rounding, allow_set_relation_comp, timeout_seconds):
     return reference == answer
 """
 
@@ -308,6 +348,15 @@ def test_a_library_may_write_as_many_warnings_as_it_likes(fake_math_verify: Path
     with Grader() as grader:
         assert all(grader.grade(f"X + {n}", f"x + {n}") for n in range(20))
         assert grader.timeouts == 0
+
+
+def test_a_machine_that_is_too_busy_is_named(fake_math_verify: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_math_verify.write_text("import sys, time\nprint('a warning', file=sys.stderr)\ntime.sleep(60)")
+    monkeypatch.setattr("retool.grading.grade._START_SECONDS", 0.5)
+    with Grader() as grader:
+        with pytest.raises(RetoolError, match="not ready after 0 s: this machine has too much to do"):
+            grader.grade("1/2", "0.5")
+        assert grader._worker is None
 
 
 def test_a_worker_ends_with_its_grader() -> None:

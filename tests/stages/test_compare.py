@@ -87,3 +87,10 @@ def test_what_is_no_evaluation_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(UsageError, match="holds no samples"):
         compare_evaluations(first, tmp_path / "empty.jsonl")
+
+
+def test_results_that_are_no_json_are_named(tmp_path: Path) -> None:
+    broken = evaluation(tmp_path, "old", [1, 0])
+    (broken / "results.json").write_text("{")
+    with pytest.raises(UsageError, match=r"old/results\.json is not JSON"):
+        compare_evaluations(broken, evaluation(tmp_path, "new", [1, 1]))

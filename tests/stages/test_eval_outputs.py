@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from retool.grading import Grader
 from retool.runs import read_trajectories
 from retool.stages.eval.outputs import grade_outputs
 
@@ -35,6 +37,8 @@ TRAPS: dict[str, tuple[Any, str, bool]] = {  # what is tried: reference, output,
     "another interval": ("(-\\infty, 2]", "\\boxed{(-\\infty,2)}", False),
     "a percentage": ("50\\%", "\\boxed{50\\%}", True),
     "thousands": ("10,000", "\\boxed{10000}", True),
+    "another unit": ("6 hours", "\\boxed{6\\text{ minutes}}", False),
+    "a set for a point": ("(1,2)", "\\boxed{\\{1,2\\}}", False),
 }
 
 
@@ -64,6 +68,14 @@ def test_it_leaves_what_an_evaluation_leaves(tmp_path: Path) -> None:
     kept = list(read_trajectories(tmp_path / "out" / "samples.jsonl"))
     assert [t.correct for t in kept] == [True, False, False, True, True, False, False, True]
     assert kept[0].reward == {"total": 1.0} and kept[1].reward == {"total": -1.0}
+
+
+def test_comparisons_that_took_too_long_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retool.stages.eval.outputs.Grader", partial(Grader, seconds=1.0))
+    path = tmp_path / "theirs.jsonl"
+    path.write_text(json.dumps({"problem": "?", "answer": "3", "output": "\\boxed{9^{9^{9^9}}}"}) + "\n")
+    results = grade_outputs(path, tmp_path / "out")
+    assert (results["accuracy"], results["timeouts"]) == (0.0, 1)
 
 
 def test_several_sources_are_measured_apart(tmp_path: Path) -> None:

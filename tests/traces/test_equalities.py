@@ -57,6 +57,10 @@ def printed(code: str) -> str:
         (r"$\frac{x}{2} = \frac{7}{2}$ gives $x=7$", "print(solve(Eq(x / 2, Rational(7, 2)), x)[0])", "7$"),
         ("3a = 7 and a = 7/3", "print(solve(Eq(3 * a, 7), a)[0])", "7/3"),
         ("Let x = 3 + 4. Then x is 7.", "print(3 + 4)", "7."),
+        ("(1) 4 + 5 = 9", "print(4 + 5)", "9"),
+        ("so:\n  2) 4 + 5 = 9", "print(4 + 5)", "9"),
+        ("- 5 + 3 = 8 apples", "print(5 + 3)", "8 apples"),
+        ("$2^{-3} = \\frac18$", "print(Fraction(2) ** (-3))", "\\frac18$"),
         ("n - 5 = 2n - 12, n = 7", "print(solve(Eq(n - 5, 2 * n - 12), n)[0])", "7"),
     ],
 )

@@ -18,6 +18,8 @@ from retool.traces.reliance import relied_on
         ("NameError: name 'f' is not defined", "Traceback …\nNameError: name 'f' is not defined", "It is not defined."),
         ("True", "True", "True."),
         ("0.5", "1/2", "It is half, 0.5."),
+        ("12 13 14", "13 12 14", "The last is 14."),
+        ("12 13", "12 12.5 13", "From 12 to 13."),
     ],
 )
 def test_nothing_is_lost_where_the_real_output_says_the_same(imagined, real, following):
@@ -32,6 +34,7 @@ def test_nothing_is_lost_where_the_real_output_says_the_same(imagined, real, fol
         ("12", "13", "So we are done.", "12"),
         ("12", "", "So 12.", "12"),
         ("[1, 2, 4]", "[1, 2, 3]", "The last is 4, the first 1.", "4"),
+        ("a = 12, b = 13", "a = 13, b = 12", "So a is 12.", "12"),
         ("True", "False", "So it holds.", "true"),
         ("prime", "composite", "As it is prime, …", "prime"),
         ("12 True", "12 False", "It is true for 12.", "true"),

@@ -229,10 +229,49 @@ def test_runs_that_lose_the_trace(execution, expected):
         ("The answer is $7/2$, that is 3.5.", "7/2"),
         ("So 1/4 + 1/4 = 1/2", "1/2"),
         ("It is 48/4 = 12, or \\boxed{a dozen}.", "a dozen"),
+        ("It is 2, not 48/4 = 12: \\fbox{2}", "2"),
+        ("That makes \\boxed 5, and not 6.", "5"),
+        ("The answer is 3 + 4 = 7", "7"),
+        ("The answer is not 5, it is 2 + 4 = 6.", "6"),
+        ("Ada has 7 and Bo has 5. The answer is Ada.", "Ada"),
+        ("5 of 7 are left, so the answer is (B).", "(B)"),
+        ("1 + 2 = 3, so the answer is $\\frac{x}{3} + 1$.", "\\frac{x}{3} + 1"),
+        ("The answer is $5 and he pays $6 less, not $1.5x", "5"),
+        ("( 8.0 - 3.0 )", "5"),
+        ("X=(7.0+2.5)", "9.5"),
+        ("28.0+x=54.0", "26"),
+        ("( 10.0 / 3.0 )", "10/3"),
     ],
 )
 def test_the_box_is_for_what_the_solution_says_is_the_answer(solution, boxed_value):
     assert boxed([text_trace(PENCILS, solution).segments[0].text], boxed_value)
+
+
+@pytest.mark.parametrize(
+    ("solution", "concluded"),
+    [
+        ("It is 4. The answer is $4.25 each.", "It is 4. The answer is $\\boxed{4.25} each."),
+        ("It is 4.\n#### 1,200", "It is 4.\nThe answer is \\boxed{1200}"),
+        ("So the answer is $\\frac{3}{4}$.", "So the answer is $\\boxed{\\frac{3}{4}}$."),
+    ],
+)
+def test_an_answer_that_is_stated_is_boxed_where_it_stands(solution, concluded):
+    assert text_trace(PENCILS, solution).segments[0].text == concluded
+
+
+def test_an_expression_or_an_equation_that_is_all_of_a_solution_is_worked_out():
+    assert rewrite(PENCILS, "( 8.0 - 3.0 )").segments == (
+        Segment(Kind.TEXT, "( 8.0 - 3.0 ) ="),
+        Segment(Kind.CODE, "print(8.0 - 3.0)"),
+        Segment(Kind.TEXT, "5\nThe answer is \\boxed{5}."),
+    )
+    assert "solve(Eq(28 + x, 54), x)" in rewrite(PENCILS, "28 + x = 54").snippets[0]
+
+
+@pytest.mark.parametrize("solution", ["x + y = 7", "x^2 = 9", "x = x + 1", "1 / 0", "7", "2 * 3 * x", "a dozen"])
+def test_what_has_no_single_value_is_not_worked_out(solution):
+    draft = rewrite(PENCILS, solution)
+    assert reason(draft) in (Reason.NO_RULE, Reason.NO_ANSWER)
 
 
 TEXT = Segment(Kind.TEXT, "It is \\boxed{12}.")

@@ -9,6 +9,7 @@ marks what was cut short, which a text does not always show.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,7 +51,8 @@ def _problem(row: Mapping[str, Any], source: str, where: str) -> Problem:
     if not isinstance(text, str) or not text.strip():
         raise UsageError(f"{where} has no text as its problem, found {text!r:.80}; {_EXPECTED}")
     answer = row.get("answer")
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float) or not str(answer).strip():
+    is_one = isinstance(answer, str | int | float) and not isinstance(answer, bool) and str(answer).strip()
+    if not is_one or (isinstance(answer, float) and not math.isfinite(answer)):
         raise UsageError(f"{where} has no text and no number as its answer, found {answer!r:.80}; {_EXPECTED}")
     identity = row.get("id")
     if identity is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-_BOX = re.compile(r"\\f?boxed\s*\{")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+from retool.data.boxes import boxes_from_the_last
+
 _THOUGHT_MARK = re.compile(r"<\|(?:begin|end)_of_(?:thought|solution)\|>\s*")
 
 
@@ -21,12 +21,9 @@ def before_hashes(text: str) -> str:
 def last_box(text: str) -> str:
     """The content of the last complete `\\boxed{…}`, "" if a text of several words has none. A text without a box that
     is a single word is the answer itself."""
-    for box in reversed([*_BOX.finditer(text)]):
-        depth = 1
-        for brace in _BRACE.finditer(text, box.end()):
-            depth += {"{": 1, "}": -1}.get(brace[0], 0)
-            if not depth:
-                return text[box.end() : brace.start()].strip()
+    for content in boxes_from_the_last(text):
+        if content is not None:
+            return content.strip()
     return text.strip() if len(text.split()) == 1 else ""
 
 

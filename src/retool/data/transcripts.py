@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from retool.data.boxes import boxes_from_the_last
 from retool.types import Author, CallStatus, Span, ToolCall
 
 Convention = Literal["tags", "fenced", "native", "text"]
@@ -35,8 +36,6 @@ _CLOSING = {  # serving engines leave out the string that they were told to stop
 _TURN = re.compile(r"(?:\s|<\|\w+\|>|(?:user|tool|assistant)(?=\n))*")
 """What may stand between a call and its result: nothing, or the end of one turn and the beginning of another."""
 _FENCE = re.compile(r"\A\s*```(?:python|py)?[ \t]*\n(.*?)(?:^```\s*)?\Z", re.DOTALL | re.MULTILINE | re.IGNORECASE)
-_BOX = re.compile(r"\\f?boxed\s*\{")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _TIME = re.compile(r"time(?:d )?[ -]?out|time limit", re.IGNORECASE)
 _EXCEPTION = re.compile(r"(?:\w+\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt)(?::|$)")
 
@@ -65,7 +64,8 @@ def read_transcript(text: str) -> Transcript:
         closed = block.closed
     spans, calls = cutter.finish()
     last = next((span.text for span in reversed(spans) if span.author is Author.MODEL), "")
-    return Transcript(spans, calls, conventions[0] if conventions else "text", not closed or _ends_in_a_box(last))
+    cut = not closed or next(boxes_from_the_last(last), "") is None
+    return Transcript(spans, calls, conventions[0] if conventions else "text", cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,16 +181,3 @@ def _verdict(output: str) -> CallStatus:
     if _TIME.search(last):
         return CallStatus.TIME_LIMIT
     return CallStatus.ERROR if _EXCEPTION.match(last) else CallStatus.OK
-
-
-def _ends_in_a_box(text: str) -> bool:
-    """Is the last box of `text` never closed?"""
-    begin = max((match.end() for match in _BOX.finditer(text)), default=None)
-    if begin is None:
-        return False
-    depth = 1
-    for brace in _BRACE.finditer(text, begin):
-        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
-        if depth == 0:
-            return False
-    return True

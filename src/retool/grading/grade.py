@@ -18,7 +18,8 @@ from decimal import Decimal
 from typing import Self
 
 from retool.errors import RetoolError
-from retool.grading.notation import plain, same_in_base, same_text, without_unit
+from retool.grading.notation import other_brackets, plain, same_in_base, same_text, with_fractions
+from retool.grading.units import units_differ, without_units
 
 _INTEGER = re.compile(r"[+-]?(\d+|\d{1,3}(,\d{3})+)(\.0*)?")
 _START_SECONDS = 60.0  # importing SymPy on a busy machine
@@ -49,9 +50,11 @@ class Grader:
             return True
         if (same := same_in_base(answer, reference)) is not None:
             return same
-        if (number := without_unit(answer, reference)) is not None:
-            return self.grade(number, plain(reference))
-        return self._verify(answer, reference)
+        if other_brackets(answer, reference) or units_differ(answer, reference):
+            return False
+        if (values := without_units(answer, reference)) is not None:
+            return self.grade(*values)
+        return self._verify(with_fractions(answer), with_fractions(reference))
 
     def _verify(self, answer: str, reference: str) -> bool:
         question = {"answer": answer, "reference": reference, "seconds": self._seconds}
@@ -98,8 +101,12 @@ class Grader:
         )
         try:
             ready = _read_line(self._worker, _START_SECONDS)
-        except TimeoutError:
-            ready = b""
+        except TimeoutError as error:
+            self.close()
+            raise RetoolError(
+                f"the grading worker was not ready after {_START_SECONDS:.0f} s: this machine has too much to do, or "
+                "too little memory left; free some of it and run the same command again"
+            ) from error
         if ready.strip() != b"ready":
             self._worker.kill()
             detail = self._worker.stderr.read().decode(errors="replace").strip().splitlines()
@@ -126,8 +133,8 @@ class Grader:
 
 
 def exact_integer(text: str) -> int | None:
-    """The integer that `text` writes: signs, leading zeros, thousands separators, `.0`, dollar signs; else None."""
-    text = text.strip().strip("$").replace("\\$", "").replace("\\!", "").replace("{,}", ",").replace("−", "-").strip()
+    """The integer that `text` writes: signs, leading zeros, thousands, `.0`, dollars, other looks; else None."""
+    text = plain(text).replace("\\$", "").replace("{,}", ",").replace("−", "-").strip()
     match = _INTEGER.fullmatch(text)
     # through Decimal, as int() refuses a text of more than 4300 digits
     return int(Decimal(match.group().split(".")[0].replace(",", ""))) if match else None

@@ -6,9 +6,14 @@ Until it says "ready", stderr tells why it could not; after that nobody reads it
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
+from typing import Any
+
+_DECIMALS = 6
+_SIGNIFICANT = 4  # of a number so small that six decimals would leave less of it
 
 
 def main() -> None:
@@ -17,7 +22,8 @@ def main() -> None:
     def equal(reference: str, answer: str) -> bool:
         # The parent holds the clock, so math-verify's own (which needs signals) is off.
         parsed = [parse(f"${text}$", parsing_timeout=None) for text in (reference, answer)]
-        return bool(verify(*parsed, timeout_seconds=None))
+        rounding = max(map(_decimals, parsed))
+        return bool(verify(*parsed, rounding, allow_set_relation_comp=True, timeout_seconds=None))
 
     if not equal("2\\sqrt{2}", "\\sqrt{8}"):  # what goes wrong in its parser, math-verify swallows
         sys.exit("math-verify cannot read LaTeX: pip install --force-reinstall 'math-verify[antlr4_13_2]' repairs it")
@@ -34,6 +40,13 @@ def main() -> None:
             reply = {"error": f"{type(error).__name__}: {error}"}
         signal.setitimer(signal.ITIMER_REAL, 0)
         print(json.dumps(reply), flush=True)
+
+
+def _decimals(parsed: list[Any]) -> int:
+    """How many decimals two numbers must share: 0.0000672 is not 0.0000671."""
+    sizes = [abs(value) for value in parsed if getattr(value, "is_Number", False)]
+    small = [float(size) for size in sizes if 1e-300 < size < 1]
+    return max([_DECIMALS, *(_SIGNIFICANT - 1 - math.floor(math.log10(size)) for size in small)])
 
 
 if __name__ == "__main__":

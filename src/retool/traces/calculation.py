@@ -61,7 +61,8 @@ def print_value(tree: ast.expr) -> str:
 
 
 def with_fractions(tree: ast.expr, name: str) -> ast.expr:
-    """The tree with exact quotients: `1 / 5` becomes `Fraction(1, 5)`, or whatever class has that `name`."""
+    """The tree with exact quotients: `1 / 5` becomes `Fraction(1, 5)`, `2 ** -3` is `Fraction(2) ** -3`, or whatever
+    class has that `name`."""
     return _WithFractions(name).visit(copy.deepcopy(tree))
 
 
@@ -73,6 +74,8 @@ class _WithFractions(ast.NodeTransformer):
         self.generic_visit(node)
         if isinstance(node.op, ast.Div) and _is_whole(node.left) and _is_whole(node.right):
             return ast.Call(ast.Name(self._name), [node.left, node.right], [])
+        if isinstance(node.op, ast.Pow) and _is_whole(node.left) and isinstance(node.right, ast.UnaryOp):
+            return ast.BinOp(ast.Call(ast.Name(self._name), [node.left], []), node.op, node.right)
         return node
 
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 from math import gcd
 
 from retool.traces.calculation import Calculation, print_value, with_fractions
-from retool.traces.exact import letters, linear_in
+from retool.traces.exact import letters, solve_linear
 from retool.traces.expression import Unreadable, parse_expression
 from retool.traces.notation import Sort, Token, runs
 from retool.traces.numbers import agrees
@@ -124,15 +124,9 @@ class _Equations:
 
     def add(self, left: ast.expr, right: ast.expr) -> None:
         """Take note of `left = right`, if it is a linear equation with one letter."""
-        unknowns = letters(left) | letters(right)
-        if len(unknowns) != 1:
-            return
-        (letter,) = unknowns
-        lines = linear_in(left, letter), linear_in(right, letter)
-        if None in lines or lines[0][0] == lines[1][0]:
-            return
-        (a, b), (c, d) = lines
-        self._open[letter] = (d - b) / (a - c), _solving(letter, left, right)
+        if solved := solve_linear(left, right):
+            letter, value = solved
+            self._open[letter] = value, _solving(letter, left, right)
 
     def learn(self, letter: str | None, number: str) -> None:
         """`letter` has been found to be `number`."""

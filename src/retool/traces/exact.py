@@ -30,6 +30,19 @@ def linear_in(tree: ast.expr, letter: str) -> Linear | None:
         return None
 
 
+def solve_linear(left: ast.expr, right: ast.expr) -> tuple[str, Fraction] | None:
+    """The letter and its value, if `left = right` is a linear equation with one letter and one solution."""
+    unknowns = letters(left) | letters(right)
+    if len(unknowns) != 1:
+        return None
+    (letter,) = unknowns
+    lines = linear_in(left, letter), linear_in(right, letter)
+    if None in lines or lines[0][0] == lines[1][0]:
+        return None
+    (a, b), (c, d) = lines
+    return letter, (d - b) / (a - c)
+
+
 def letters(tree: ast.expr) -> set[str]:
     """The variables of an expression."""
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - {"math"}

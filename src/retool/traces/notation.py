@@ -39,6 +39,7 @@ class Token:
 _COMMAND_END = r"(?![a-zA-Z])"
 # In this order; a name with a text in _SPELLED is that text, and one without a sort in _SORTS is no token at all.
 _LEXEMES = (
+    ("bullet", r"(?m:^)[^\S\n]*(?:[-*•–]|\(?(?:\d{1,2}|[a-zA-Z])\))[^\S\n]+(?=[^\s=^/*+-])"),
     ("number", NUMBER),
     ("space", rf"[^\S\n]+|\\[,;!: ]|~|\\(?:q?quad|left|right|displaystyle){_COMMAND_END}|&"),
     ("line", r"\n|\\\\(?:\[[^\]\n]*\])?"),

@@ -20,6 +20,7 @@ def relied_on(imagined: str, real: str, following: str) -> str | None:
 
     - The same error, in whatever words, is the same output.
     - A wrong number is relied on if the text has it (rounded, perhaps), or has none of the real numbers instead.
+    - A right number in the place of another one is relied on if the text has it.
     - Other words matter where an output is nothing but words, and verdicts such as True wherever the text has them.
     """
     errors = _ERROR.findall(imagined)
@@ -34,6 +35,11 @@ def relied_on(imagined: str, real: str, following: str) -> str | None:
             return number
     if wrong and not any(_among(number, real_numbers) for number in numbers):
         return wrong[0]
+    real_order = [number for number in real_numbers if _among(number, imagined_numbers)]
+    imagined_order = [number for number in imagined_numbers if _among(number, real_numbers)]
+    for number, in_its_place in zip(imagined_order, real_order, strict=False):
+        if not agrees(number, in_its_place) and _among(number, numbers):
+            return number
     others = [word for word in imagined_words if word not in real_words]
     if imagined_numbers:
         others = [word for word in others if word in _VERDICTS and word in words]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from retool.traces.bare import with_value
 from retool.traces.draft import Draft, Rejection
 from retool.traces.notation import NUMBER
 from retool.traces.numbers import plain_number
@@ -14,7 +15,11 @@ from retool.traces.tagged import has_tags, read_tagged
 from retool.types import Kind, Problem, Segment, Trace
 
 _VALUE = rf"-?{NUMBER}(?:/\d+)?"
-_SAYS_SO = re.compile(rf"(?i:\banswer\b(?:\s+is)?|####)[\s:*]*(?:\\\(|\\?\$)?\s*({_VALUE})(?![\w^])")
+_SAYS_SO = r"(?:(?i:\banswer\b(?:\s+is)?)[\s:*]*|####\s*)"
+_STATED_NUMBER = re.compile(rf"{_SAYS_SO}(?:\\\(|\\?\$)?\s*(?P<value>{_VALUE})(?![\w^]|[.,]\d|\s*[-+*/=×÷])")
+_STATED_FORMULA = re.compile(rf"{_SAYS_SO}(?:\$|\\\()(?P<value>(?:\\[a-zA-Z]+|[^$\\\n](?<![a-zA-Z]{{2}}))+)(?:\$|\\\))")
+_STATED_WORDS = re.compile(rf"{_SAYS_SO}(?P<value>[a-zA-Z(][a-zA-Z() ]{{,40}}?)\.?\s*\Z")
+_BOX = re.compile(r"\\(?:f?boxed|fbox)\s*(?:\{|(?P<bare>[0-9a-zA-Z]))")
 _ANY_VALUE = re.compile(_VALUE)
 
 
@@ -42,11 +47,20 @@ def text_trace(problem: Problem, solution: str | None) -> Trace | Rejection:
 
 
 def conclude(solution: str) -> str | Rejection:
-    """The solution with a box in it: as it is, or with one more sentence for the answer that it states."""
+    """The solution with a box in it: its own, one around the answer that it states, or one in a sentence more for what
+    it comes to."""
+    solution = _BOX.sub(lambda box: f"\\boxed{{{box['bare']}}}" if box["bare"] else "\\boxed{", solution)
     if "\\boxed{" in solution:
         return solution
+    solution = strip_idle_marks(solution)
+    if stated := _last_statement(solution):
+        begin, end = stated.span("value")
+        value = plain_number(stated["value"]) or stated["value"]
+        before = solution[:begin].rstrip("# \n") + "\nThe answer is " if "#" in stated[0] else solution[:begin]
+        return f"{before}\\boxed{{{value}}}{solution[end:]}"
+    solution = with_value(solution)
     try:
-        value = _stated_answer(strip_idle_marks(solution))
+        value = _value_at_the_end(solution)
     except ValueError as error:
         return Rejection(Reason.UNREADABLE_CALCULATION, str(error))
     if value is None:
@@ -54,11 +68,18 @@ def conclude(solution: str) -> str | Rejection:
     return f"{solution.rstrip()}\nThe answer is \\boxed{{{plain_number(value) or value}}}."
 
 
-def _stated_answer(solution: str) -> str | None:
-    """The value after "the answer is" (or GSM8K's ####), else that of the last step, else the last number."""
-    said = [*_SAYS_SO.finditer(solution)]
-    if said:
-        return said[-1][1]
+def _last_statement(solution: str) -> re.Match[str] | None:
+    """Where the solution last says what "the answer is", or after GSM8K's ####: a number, a formula, or last words."""
+    said = [
+        statement
+        for pattern in (_STATED_NUMBER, _STATED_FORMULA, _STATED_WORDS)
+        for statement in pattern.finditer(solution)
+    ]
+    return max(said, key=lambda statement: statement.start(), default=None)
+
+
+def _value_at_the_end(solution: str) -> str | None:
+    """The value of the last step, else the last number."""
     steps = find_steps(solution)
     if steps:
         return steps[-1].claim

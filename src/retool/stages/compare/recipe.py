@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from retool.data.jsonl import parse_json
 from retool.errors import UsageError
 from retool.evaluation import compare
 from retool.runs import read_trajectories
@@ -59,7 +59,7 @@ def _read(path: Path) -> tuple[list[Trajectory], dict[str, Any]]:
     if not trajectories:
         raise UsageError(f"{samples} holds no samples")
     results = samples.with_name("results.json")
-    return trajectories, json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
+    return trajectories, parse_json(results.read_bytes(), str(results)) if results.is_file() else {}
 
 
 def _by_source(trajectories: Sequence[Trajectory]) -> dict[str, list[Trajectory]]:

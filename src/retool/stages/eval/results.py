@@ -26,8 +26,8 @@ def measure(
 def write_results(
     out: Path, trajectories: Sequence[Trajectory], grader: Grader, seed: int, sets: bool, **facts: Any
 ) -> dict[str, Any]:
-    """Write and return `results.json`: what is measured, how many responses the sandbox `lost`, and `facts`; with
-    `sets`, measured also apart for each source."""
+    """Write and return `results.json`: what is measured, how many responses the sandbox `lost`, how many comparisons of
+    answers were given up for time (`timeouts`), and `facts`; with `sets`, measured also apart for each source."""
     results = measure(trajectories, seed, grader.grade)
     if sets:
         by_source: dict[str, list[Trajectory]] = defaultdict(list)
@@ -35,6 +35,7 @@ def write_results(
             by_source[trajectory.problem.source].append(trajectory)
         results["sets"] = {source: measure(found, seed, grader.grade) for source, found in by_source.items()}
     results["lost"] = sum(trajectory.stop is StopReason.SANDBOX for trajectory in trajectories)
+    results["timeouts"] = grader.timeouts
     results |= facts
     publish(out / "results.json", json.dumps(results, indent=2) + "\n")
     return results

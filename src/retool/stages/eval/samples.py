@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from retool.data.jsonl import parse_json
 from retool.errors import UsageError
 from retool.files import cannot_write, publish
 from retool.runs import read_rows, read_trajectories, write_trajectories
@@ -75,7 +76,7 @@ def _check_protocol(out: Path, protocol: Mapping[str, Any], final: Path) -> None
     path = out / "protocol.json"
     protocol = json.loads(json.dumps(protocol))
     if path.exists():
-        changed = differences(json.loads(path.read_text(encoding="utf-8")), protocol)
+        changed = differences(parse_json(path.read_bytes(), str(path)), protocol)
         if changed:
             key, (there, now) = next(iter(changed.items()))
             raise UsageError(
