@@ -3,6 +3,7 @@
     config.yaml         the resolved config          environment.json    versions, machine, isolation
     metrics.jsonl       one row a step, no clock     timings.jsonl       seconds and counters of the same steps
     alarms.jsonl        what began, or ended, to look wrong, and at which step
+    events.jsonl        on a cluster: what died and was started anew; metrics.jsonl counts it, as `events.NAME`
     trajectories/       step-N.jsonl, what update N learned from, with step-N.learner.npz beside it
     eval/               step-N.jsonl, the watched held-out problems answered by checkpoint N
     timeline/           step-N.json, who did what when in the rollouts of update N (`rollout.timeline`)
@@ -17,7 +18,9 @@ from __future__ import annotations
 
 import json
 import platform
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
@@ -31,6 +34,9 @@ from retool.config.schema import Config
 from retool.errors import UsageError
 from retool.files import cannot_write, publish
 from retool.types import Trajectory
+
+EVENTS = "events."
+"""What names of metrics begin with that count the rows of events.jsonl."""
 
 
 class RunFolder:
@@ -47,6 +53,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.timings = path / "timings.jsonl"
         self.alarms = path / "alarms.jsonl"
+        self.events = path / "events.jsonl"
 
     def open(self, config: Config, environment: Mapping[str, Any]) -> None:
         """Make the folder, or check that the run in it has the same config. Raises UsageError if it has another."""
@@ -90,6 +97,21 @@ class RunFolder:
     def log_alarm(self, step: int, event: Literal["begins", "ends"], alarm: Mapping[str, str]) -> None:
         """Append to alarms.jsonl that an alarm begins or ends with `step`."""
         self._append(self.alarms, {"step": step, "event": event, **alarm})
+
+    def log_event(self, event: str, facts: Mapping[str, Any]) -> None:
+        """Append to events.jsonl what has happened now."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._append(
+            self.events, {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts}
+        )
+
+    def new_events(self) -> dict[str, int]:
+        """How often each event has happened that the rows of metrics.jsonl do not count yet. As steps that are computed
+        anew lose their rows, each event is counted once, whoever was killed when."""
+        counts = Counter(row["event"] for row in read_rows(self.events))
+        for row in read_rows(self.metrics):
+            counts.subtract({name.removeprefix(EVENTS): n for name, n in row.items() if name.startswith(EVENTS)})
+        return {name: count for name, count in sorted(counts.items()) if count}
 
     def write_trajectories(
         self, step: int, trajectories: Iterable[Trajectory], learner: Mapping[str, np.ndarray]
@@ -148,8 +170,9 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def read_trajectories(path: Path) -> Iterator[Trajectory]:
+def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
     """The trajectories of a JSONL file. Raises UsageError naming the line that is none."""
+    path = Path(path)
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     with path.open(encoding="utf-8") as file:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any
 
 TRACE_SCHEMA = "retool.trace/1"
@@ -116,7 +117,8 @@ class Span:
     `ids` are the token ids as sampled or spliced; `logprobs` (natural log, one per id, model spans only) are those of
     the distribution that was sampled from, after temperature, top-p and the rest. Both are None where an endpoint
     gives text only. `model_logprobs` are those at temperature 1 with nothing left out; None: they are the same.
-    `version` counts weight updates: the weights that wrote the span.
+    `version` counts weight updates: the weights that wrote the span, or its first ids if they changed meanwhile; then
+    `updates` are the places where newer ones went on: (index in `ids`, version), in order. None: nowhere.
     """
 
     author: Author
@@ -125,6 +127,12 @@ class Span:
     logprobs: list[float] | None = None
     version: int = 0
     model_logprobs: list[float] | None = None
+    updates: list[tuple[int, int]] | None = None
+
+    def versions(self) -> list[int]:
+        """The version of the weights that wrote each of `ids`."""
+        places = [(0, self.version), *(self.updates or ()), (len(self.ids or ()), 0)]
+        return [version for (start, version), (end, _) in pairwise(places) for _ in range(start, end)]
 
 
 @dataclass(slots=True)

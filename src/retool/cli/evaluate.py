@@ -101,6 +101,8 @@ def _show(results: dict[str, Any], out: Path) -> None:
     console.print(terminal_table([System.from_json(name, row) for name, row in rows.items()]))
     if lost := results["lost"]:
         say(f"the sandbox lost {lost} responses, which count as wrong; the same command samples them again")
+    if timeouts := results["timeouts"]:
+        say(f"{timeouts} comparisons of answers took too long, and count as wrong")
     say(f"results: {out / 'results.json'}, every sample: {out / 'samples.jsonl'}")
 
 

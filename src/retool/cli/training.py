@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -19,6 +20,7 @@ from retool.cli.options import (
     say,
     seed_option,
 )
+from retool.config.schema import Config
 from retool.errors import UsageError
 
 
@@ -60,6 +62,12 @@ def sft(config: tuple[str, ...], traces: Path, model: str | None, seed: int | No
 @limit_option
 @seed_option
 @out_option
+@click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Run as a job on the Ray cluster there (auto: the one of RAY_ADDRESS or of this machine), which goes on when "
+    "this terminal is closed; the same command follows it again.",
+)
 def rl(
     config: tuple[str, ...],
     model: str | None,
@@ -69,6 +77,7 @@ def rl(
     limit: int | None,
     seed: int | None,
     out: Path,
+    cluster: str | None,
 ) -> None:
     settings = load(
         config,
@@ -83,9 +92,37 @@ def rl(
         raise UsageError(
             "RL starts from a model that can already answer: give --model, such as a checkpoint of `retool sft`"
         )
-    from retool.stages.rl import run_rl
+    if cluster is not None:
+        _run_as_job(settings, out, cluster)
+        return
     from retool.stages.sources import load_split
 
-    rows, problems = load_split(settings)
+    rows, heldout_problems = load_split(settings)
     arm = "text-only" if settings.protocol.name == "text" else "ReTool"
-    say(f"trained: {asyncio.run(run_rl(settings, [problem for problem, _ in rows], problems, out, arm))}")
+    run = settings, [problem for problem, _ in rows], heldout_problems, out, arm
+    if settings.cluster is not None:
+        _check_ray()
+        from retool.stages.cluster.launch import run_on_cluster
+
+        say(f"trained: {run_on_cluster(*run)}")
+        return
+    from retool.stages.rl import run_rl
+
+    say(f"trained: {asyncio.run(run_rl(*run))}")
+
+
+def _run_as_job(settings: Config, out: Path, address: str) -> None:
+    if settings.cluster is None:
+        raise UsageError(
+            "--cluster runs what the config's section `cluster` describes, and this config has none: set, say, "
+            "cluster.learners=1 cluster.samplers=2"
+        )
+    _check_ray()
+    from retool.stages.cluster.jobs import run_as_job
+
+    run_as_job(settings, out, address)
+
+
+def _check_ray() -> None:
+    if find_spec("ray") is None:
+        raise UsageError("a run with a section `cluster` needs Ray: pip install 'retool[cluster]'")

@@ -27,7 +27,8 @@ class ClusterConfig(Section):
 
     mode: Literal["sync", "one_step_off", "async"] = "sync"
     """`sync`: sample, learn, sample; `one_step_off`: a step is sampled while the one before is learned from; `async`:
-    sampling never stops, and weights change in the middle of trajectories."""
+    sampling never stops, and weights change in the middle of trajectories. The latter two set `rl.old_logprobs=learner`
+    and `rl.correction=truncated` where a config says nothing of both."""
 
     staleness: int = Field(2, gt=0)
     """`async` only: a trajectory is learned from at most this many versions of the weights after its first token."""

@@ -348,3 +348,16 @@ class Config(Section):
 
     log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Where `metrics.jsonl` and `timings.jsonl` are shown as well, such as [tensorboard]."""
+
+    @model_validator(mode="after")
+    def _correct_what_older_weights_drew(self) -> Self:
+        """Where trajectories are of weights before the learner's, decoupled PPO with truncated importance weights is
+        what a config means that says nothing of either."""
+        if (
+            self.cluster is None
+            or self.cluster.mode == "sync"
+            or {"old_logprobs", "correction"} & self.rl.model_fields_set
+        ):
+            return self
+        rl = self.rl.model_copy(update={"old_logprobs": "learner", "correction": "truncated"})
+        return self.model_copy(update={"rl": rl})

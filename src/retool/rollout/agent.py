@@ -13,7 +13,7 @@ from retool.rollout.budget import Budget
 from retool.rollout.execution import Execution, any_lost, record
 from retool.rollout.meter import Meter
 from retool.sampling.sampler import Sampler, SamplingParams, Segment, trajectory_key
-from retool.sandbox import Sandbox
+from retool.sandbox import Executor
 from retool.types import Author, Problem, Span, StopReason, Trajectory
 
 Watcher = Callable[[Trajectory, Sequence[int]], None]
@@ -68,7 +68,7 @@ class Agent:
 
     sampler: Sampler
     protocol: Protocol
-    sandbox: Sandbox | None
+    sandbox: Executor | None
     rollout: RolloutConfig
     sampling: SamplingConfig
     interpreter: bool = True
@@ -150,8 +150,8 @@ class Agent:
     def _add_model_span(self, trajectory: Trajectory, segment: Segment) -> None:
         text = self.protocol.decode(segment.ids)
         model_logprobs = None if segment.model_logprobs is segment.logprobs else segment.model_logprobs
-        span = Span(Author.MODEL, segment.ids, text, segment.logprobs, segment.version, model_logprobs)
-        self._add_span(trajectory, span)
+        drawn = segment.ids, text, segment.logprobs, segment.version, model_logprobs, segment.updates
+        self._add_span(trajectory, Span(Author.MODEL, *drawn))
 
     def _add_span(self, trajectory: Trajectory, span: Span) -> None:
         trajectory.spans.append(span)

@@ -13,7 +13,7 @@ from retool.protocol import Call
 from retool.rollout.budget import Budget
 from retool.rollout.meter import Meter
 from retool.rollout.together import together
-from retool.sandbox import Result, Sandbox, Session
+from retool.sandbox import BlockExecutor, Executor, Result
 from retool.types import CallStatus, ToolCall
 
 _LOST = (CallStatus.SANDBOX_ERROR, CallStatus.OVERLOAD)  # the sandbox's fault, never told to the model as its own
@@ -23,12 +23,12 @@ _LOST = (CallStatus.SANDBOX_ERROR, CallStatus.OVERLOAD)  # the sandbox's fault, 
 class Execution:
     """What runs the calls of all trajectories. `sandbox` is None where there is no interpreter."""
 
-    sandbox: Sandbox | None
+    sandbox: Executor | None
     rollout: RolloutConfig
     meter: Meter
 
     @contextmanager
-    def session(self, name: str, key: int) -> Iterator[Session | None]:
+    def session(self, name: str, key: int) -> Iterator[BlockExecutor | None]:
         """A session of its own for trajectory `name` if its calls share their variables, else None."""
         if self.sandbox is None or not self.rollout.stateful:
             yield None
@@ -37,7 +37,7 @@ class Execution:
             yield session
 
     async def run(
-        self, calls: Sequence[Call], session: Session | None, budget: Budget, name: str, key: int
+        self, calls: Sequence[Call], session: BlockExecutor | None, budget: Budget, name: str, key: int
     ) -> list[Result | None] | None:
         """Run the calls of one turn, side by side unless they share a state; None stands for a malformed one.
 

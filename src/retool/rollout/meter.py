@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,6 +44,20 @@ class Meter:
             "tool_queue_seconds": self.tool_queue_seconds,
             "tool_run_seconds": self.tool_run_seconds,
         }
+
+    def add(self, record: Mapping[str, float]) -> None:
+        """Account for trajectories that another meter has followed, by its `record`."""
+        self.finished += int(record["trajectories"])
+        self.cancelled += int(record["cancelled"])
+        self.prompt_tokens += int(record["prompt_tokens"])
+        self.tokens[Author.MODEL] += int(record["model_tokens"])
+        self.tokens[Author.INTERPRETER] += int(record["interpreter_tokens"])
+        self.tool_calls += int(record["tool_calls"])
+        self.model_seconds += record["model_seconds"]
+        self.tool_seconds += record["tool_seconds"]
+        self.tool_queue_seconds += record["tool_queue_seconds"]
+        self.tool_run_seconds += record["tool_run_seconds"]
+        self._on_change(self)
 
     @contextmanager
     def trajectory(self, prompt_tokens: int) -> Iterator[None]:

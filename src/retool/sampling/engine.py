@@ -137,7 +137,7 @@ class Engine(Sampler):
             )
         row = handle or Row()
         row.ids.extend(ids)
-        request = Request(row, params, stop, key, asyncio.get_running_loop().create_future())
+        request = Request(row, params, stop, key, asyncio.get_running_loop().create_future(), self.version)
         self._scheduler.add(request)
         self._wake()
         try:
@@ -154,8 +154,13 @@ class Engine(Sampler):
             self._wake()
 
     async def update(self, version: int, weights: object = ()) -> None:
-        """`weights` are not read: they are the model's own."""
+        """`weights` are not read: they are the model's own. What the cache holds of the old ones stays for its rows."""
         self.version = version
+        for request in [*self._scheduler.active, *self._scheduler.waiting]:
+            if request.out:
+                request.updates.append((len(request.out), version))
+            else:
+                request.version = version
         self._prefixes.clear()
 
     def take_stats(self) -> dict[str, float]:
@@ -424,7 +429,8 @@ class Engine(Sampler):
             return
         if not request.future.done():
             model_logprobs = request.model_logprobs or request.logprobs
-            segment = Segment(request.out, request.logprobs, model_logprobs, stop, self.version, request.row)
+            drawn = request.out, request.logprobs, model_logprobs
+            segment = Segment(*drawn, stop, request.version, request.row, request.updates or None)
             request.future.set_result(segment)
 
     def _forward(

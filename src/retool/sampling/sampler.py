@@ -39,7 +39,8 @@ class Segment:
     `model_logprobs` are those of the model itself, at temperature 1 with nothing left out; the same list as `logprobs`
     where the two distributions are the same.
     `stop`: `eos` (an id of `eos_ids` is the last one), `stop` (the stop function said so) or `length`. `version` is
-    that of the weights. `handle` is the kept KV cache, to be given back with the next ids or released.
+    that of the weights, and `updates` are the places where newer ones went on, as `Span.updates`. `handle` is the kept
+    KV cache, to be given back with the next ids or released.
     """
 
     ids: list[int]
@@ -48,6 +49,7 @@ class Segment:
     stop: Literal["eos", "stop", "length"]
     version: int
     handle: Any
+    updates: list[tuple[int, int]] | None = None
 
 
 class Sampler(ABC):
@@ -78,7 +80,8 @@ class Sampler(ABC):
     @abstractmethod
     async def update(self, version: int, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """The weights are those of `version` from now on. `weights` are all of them by their Hugging Face names, for a
-        sampler that keeps a copy. What was computed with the old ones is not reused for new trajectories.
+        sampler that keeps a copy. What was computed with the old ones is not reused for new trajectories; those under
+        way go on, with the new weights after what the cache holds of the old ones, or end their segment first.
         """
 
     def take_stats(self) -> dict[str, float]:

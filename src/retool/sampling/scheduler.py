@@ -40,13 +40,15 @@ class Row:
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """A segment that is asked for: what was drawn so far, and who waits for it."""
+    """A segment that is asked for: what was drawn so far, and who waits for it. `updates`: as `Span.updates`."""
 
     row: Row
     params: SamplingParams
     stop: StopFunction
     key: int
     future: asyncio.Future[Segment]
+    version: int = 0
+    updates: list[tuple[int, int]] = field(default_factory=list)
     out: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     model_logprobs: list[float] = field(default_factory=list)

@@ -15,11 +15,23 @@ if TYPE_CHECKING:
     from retool.config.sandbox import Limits, SandboxConfig
     from retool.sandbox.client import Sandbox, Session
     from retool.sandbox.containment.isolation import describe_isolation
+    from retool.sandbox.executor import BlockExecutor, Executor
     from retool.sandbox.result import Result
 
-__all__ = ["Limits", "Result", "Sandbox", "SandboxConfig", "Session", "describe_isolation"]
+__all__ = [
+    "BlockExecutor",
+    "Executor",
+    "Limits",
+    "Result",
+    "Sandbox",
+    "SandboxConfig",
+    "Session",
+    "describe_isolation",
+]
 
 _HOME = {
+    "BlockExecutor": "retool.sandbox.executor",
+    "Executor": "retool.sandbox.executor",
     "Limits": "retool.config.sandbox",
     "Result": "retool.sandbox.result",
     "Sandbox": "retool.sandbox.client",

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-from retool.config.schema import RlConfig
+from retool.config.schema import Config, RlConfig
 from retool.errors import UsageError
 from retool.learner.objective import Objective, learnable
 from retool.objectives.selection import equal_rewards
 from retool.runs import RunFolder
+from retool.stages.bench import Rollout, RolloutBench, occupancy
 from retool.stages.progress import Progress
-from retool.stages.workbench import Rollout, Workbench, draw_in_passes, occupancy
+from retool.stages.workbench import draw_in_passes
 from retool.types import Problem, Trajectory
 
 
@@ -26,39 +28,45 @@ def check_refill(rl: RlConfig, objective: Objective) -> None:
         )
 
 
-def problems_to_come(training: Sequence[Problem], rl: RlConfig, seed: int) -> list[Problem]:
-    """All problems that the run may draw."""
+def problems_of_run(config: Config, training: Sequence[Problem], heldout: Sequence[Problem]) -> list[Problem]:
+    """All problems that the run may ask: those of its evaluations, and those that it may draw."""
+    rl, watched = config.rl, heldout[: config.rl.eval_problems]
     if rl.refill:
-        return list(training)
-    drawn = [draw_in_passes(training, rl.prompts, seed, step - 1) for step in range(1, rl.steps + 1)]
-    return [problem for step in drawn for problem in step]
+        return [*watched, *training]
+    drawn = [draw_in_passes(training, rl.prompts, config.seed, step - 1) for step in range(1, rl.steps + 1)]
+    return [*watched, *(problem for step in drawn for problem in step)]
 
 
 async def roll_out_step(
-    bench: Workbench, training: Sequence[Problem], objective: Objective, run: RunFolder, step: int, progress: Progress
+    bench: RolloutBench,
+    training: Sequence[Problem],
+    objective: Objective,
+    run: RunFolder,
+    step: int,
+    progress: Progress,
 ) -> tuple[Rollout, int]:
-    """The rollouts of step `step`, of all rounds together, and the number of rounds after the first.
+    """The rollouts of step `step`, of all rounds together, and the number of rounds after the first. The first rounds
+    of the steps after it are begun, as far ahead as the bench goes.
 
     A round draws as many further problems as groups are missing, a function of (seed, step, round) but for those that
     the step has had.
     """
     rl, seed = bench.config.rl, bench.config.seed
+    settings = {
+        "samples": rl.samples,
+        "sampling": bench.config.sampling,
+        "oversample": bench.config.rollout.oversample,
+        "rewards": objective.rewards,
+    }
+    for begun in range(step, min(step + bench.steps_ahead, rl.steps) + 1):
+        await bench.begin(draw_in_passes(training, rl.prompts, seed, begun - 1), step=begun, **settings)
     problems = draw_in_passes(training, rl.prompts, seed, step - 1)
     rollout, rounds = Rollout([], {}), 0
     had: set[str] = set()
     while problems:
         had.update(problem.id for problem in problems)
         name = f"step-{step}.round-{rounds}.json" if rounds else f"step-{step}.json"
-        found = await bench.roll_out(
-            problems,
-            step=step,
-            samples=rl.samples,
-            sampling=bench.config.sampling,
-            progress=progress,
-            oversample=bench.config.rollout.oversample,
-            rewards=objective.rewards,
-            timeline=run.timelines / name,
-        )
+        found = await bench.roll_out(problems, step=step, progress=progress, timeline=run.timelines / name, **settings)
         rollout = _together(rollout, found, bench.config.rollout.rows)
         missing = rl.prompts - _differing_groups(rollout.trajectories)
         if rounds == rl.refill or missing <= 0:
@@ -84,4 +92,5 @@ def _differing_groups(trajectories: Sequence[Trajectory]) -> int:
 def _together(first: Rollout, second: Rollout, rows: int) -> Rollout:
     """Both batches as one; what they cost is added up."""
     record = {name: first.record.get(name, 0) + second.record.get(name, 0) for name in first.record | second.record}
-    return Rollout(first.trajectories + second.trajectories, record | occupancy(record, rows))
+    events = Counter(first.events) + Counter(second.events)
+    return Rollout(first.trajectories + second.trajectories, record | occupancy(record, rows), dict(events))

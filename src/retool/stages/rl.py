@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,26 +20,37 @@ from retool.errors import UsageError
 from retool.learner.adapters import has_adapters
 from retool.learner.checkpoint import latest_resumable, list_checkpoints, load_checkpoint
 from retool.learner.compatibility import check_learnable
+from retool.learner.distributed import Processes
 from retool.learner.learner import Learner
 from retool.learner.objective import make_objective
 from retool.learner.policy import load_policy, load_trainable
 from retool.objectives.selection import void_turns
-from retool.runs import RunFolder, environment
+from retool.runs import EVENTS, RunFolder, environment
+from retool.stages.bench import Rollout, RolloutBench
 from retool.stages.guards import refuse_endless_nan, refuse_overload
 from retool.stages.keeping import Keeper, Unfinished
 from retool.stages.logbook import Logbook
 from retool.stages.loggers import check_loggers, last_logged, open_loggers
 from retool.stages.processes import to_be_sharded, training_processes
 from retool.stages.progress import Progress
-from retool.stages.refill import check_refill, problems_to_come, roll_out_step
+from retool.stages.refill import check_refill, problems_of_run, roll_out_step
 from retool.stages.stopping import Stopping
-from retool.stages.workbench import Rollout, Workbench, open_workbench, prepare_torch
+from retool.stages.workbench import open_workbench, prepare_torch
 from retool.types import Problem, Trajectory
 
 
-async def run_rl(config: Config, training: Sequence[Problem], heldout: Sequence[Problem], out: Path, arm: str) -> Path:
+async def run_rl(
+    config: Config,
+    training: Sequence[Problem],
+    heldout: Sequence[Problem],
+    out: Path,
+    arm: str,
+    elsewhere: Callable[[Processes], RolloutBench] | None = None,
+) -> Path:
     """Train `model.path`; returns the last checkpoint. Goes on where a run in `out` stopped. SIGTERM cancels the
-    rollout at hand, saves the last step that was learned from, and raises `Stopped`."""
+    rollout at hand, saves the last step that was learned from, and raises `Stopped`.
+
+    Samples in this process, or `elsewhere`, for what the processes that train together are to learn from."""
     if config.model.path is None:
         raise UsageError(
             "RL starts from a model that can already answer: give --model, such as a checkpoint of `retool sft`"
@@ -57,7 +69,7 @@ async def run_rl(config: Config, training: Sequence[Problem], heldout: Sequence[
         model, tokenizer = load_trainable(source, config.seed, resumed)
         check_learnable(model)
         reference = load_policy(source)[0] if rl.kl and resumed and not has_adapters(model) else None
-        sampled = processes.replicate(model)
+        sampled = None if elsewhere else processes.replicate(model)
         learner = Learner(model, objective, rl, config.sampling, config.seed, reference, processes)
         first, unfinished = 0, None
         if resumed:
@@ -68,10 +80,10 @@ async def run_rl(config: Config, training: Sequence[Problem], heldout: Sequence[
         keeper = Keeper(run, rl, learner.trained, tokenizer, first)
 
         watched = heldout[: rl.eval_problems]
-        occurring = [*watched, *problems_to_come(training, rl, config.seed)]
-        async with open_workbench(
-            config, sampled, tokenizer, occurring, model_name=config.model.path, arm=arm, processes=processes
-        ) as bench:
+        names = {"model_name": config.model.path, "arm": arm, "processes": processes}
+        problems = problems_of_run(config, training, heldout)
+        opened = open_workbench(config, sampled, tokenizer, problems, **names) if sampled else None
+        async with opened or nullcontext(elsewhere(processes)) as bench:
             with (
                 open_loggers(config, run, first, logged) as loggers,
                 Progress(f"RL ({arm})", rl.steps, first) as progress,
@@ -96,7 +108,7 @@ class _Steps:
 
     config: Config
     run: RunFolder
-    bench: Workbench
+    bench: RolloutBench
     learner: Learner
     keeper: Keeper
     logbook: Logbook
@@ -115,6 +127,7 @@ class _Steps:
         self.run.write_trajectories(step, trajectories, record.arrays())
 
         metrics = _state_of(trajectories) | learned | ({"refill_rounds": rounds} if self.config.rl.refill else {})
+        metrics |= {EVENTS + name: count for name, count in rollout.events.items()}
         row = {"metrics": metrics, "timings": timings}
         self.keeper.learned(step, row)
         await self.bench.take_weights(step, self.learner.trained)

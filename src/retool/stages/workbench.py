@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -33,7 +32,8 @@ from retool.rollout.timeline import Timeline
 from retool.sampling.budget import default_cache_bytes
 from retool.sampling.engine import Engine
 from retool.sampling.sampler import Sampler
-from retool.sandbox import Sandbox
+from retool.sandbox import Executor, Sandbox
+from retool.stages.bench import Rollout, RolloutBench, occupancy, settled
 from retool.stages.progress import Progress
 from retool.types import Problem, Trajectory
 
@@ -41,24 +41,15 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Rollout:
-    """A batch of graded trajectories, and what it cost: `Meter.record`, the counters of the sampler, and `occupancy`,
-    the share of `rollout.rows` that took part in a decode step, if the sampler says."""
-
-    trajectories: list[Trajectory]
-    record: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Workbench:
-    """What rolls out trajectories of one model: the parts, and the names that go into the records. Processes that train
-    together have one each, and roll out a part of the problems; its coroutines are called by all."""
+class Workbench(RolloutBench):
+    """What rolls out trajectories of one model: the parts, and the names that go into the records. Of processes that
+    train together, each rolls out a part of the problems."""
 
     config: Config
     model: PreTrainedModel
     sampler: Sampler
     protocol: Protocol
-    sandbox: Sandbox | None
+    sandbox: Executor | None
     grader: Grader
     model_name: str
     arm: str
@@ -81,8 +72,7 @@ class Workbench:
         done: Collection[tuple[str, int]] = (),
         finished: Callable[[Trajectory], None] | None = None,
     ) -> Rollout:
-        """`samples` graded trajectories of each problem, in order: the first ones of `oversample` times as many. With
-        `rollout.timeline`, who did what when in the process that writes is written to the file `timeline`.
+        """See `RolloutBench.roll_out`; the timeline is that of the process that writes.
 
         With `calls`, a response that has made so many cannot open another one. What is `done`, by problem id and
         sample, is left out; `finished` is told of each trajectory when it has ended, ungraded."""
@@ -100,7 +90,7 @@ class Workbench:
         ]
         progress.begin_rollout(len(own) * samples - len(done), self.sampler.cache_in_use)
         self.sampler.on_phase = recorded and recorded.add_phase
-        parts = await self._together(collect(agent, tasks, self.grader, samples, rewards, finished))
+        parts = await settled(self.processes, collect(agent, tasks, self.grader, samples, rewards, finished))
         groups = merge_parts([[part[i : i + samples] for i in range(0, len(part), samples)] for part in parts])
         if recorded:
             publish(timeline, recorded.to_json())
@@ -108,18 +98,12 @@ class Workbench:
         trajectories = [trajectory for group in groups for trajectory in group]
         return Rollout(trajectories, record | occupancy(record, self.config.rollout.rows))
 
-    async def take_weights(self, version: int, trained: Trained) -> None:
-        """Sample from what has been trained from now on; `version` is its name in the records."""
-        trained.copy_to(self.model)
-        await self._together(self.sampler.update(version, merged_parameters(self.model)))
+    async def begin(self, *_: object, **__: object) -> None:
+        """Nobody is there to do it while this process learns."""
 
-    async def _together(self, own: Awaitable[T]) -> list[T]:
-        """What all processes come to; an error of one, or SIGTERM to one, ends it for all."""
-        try:
-            outcome: T | BaseException = await own
-        except (Exception, asyncio.CancelledError) as error:
-            outcome = error
-        return self.processes.settle(outcome)
+    async def take_weights(self, version: int, trained: Trained) -> None:
+        trained.copy_to(self.model)
+        await settled(self.processes, self.sampler.update(version, merged_parameters(self.model)))
 
     def isolation(self) -> dict[str, Any] | None:
         return self.sandbox.isolation if self.sandbox else None
@@ -135,13 +119,15 @@ async def open_workbench(
     model_name: str,
     arm: str,
     processes: Processes = ALONE,
+    executor: AbstractAsyncContextManager[Executor] | None = None,
 ) -> AsyncIterator[Workbench]:
-    """A workbench whose sampler has room for the longest prompt of `problems`. The sandbox runs while it is open. Each
-    of several processes has a whole model to sample from (`Processes.replicate`)."""
+    """A workbench whose sampler has room for the longest prompt of `problems`. Its sandbox, or `executor` in place of
+    one of its own, runs while it is open. Each of several processes has a whole model to sample from
+    (`Processes.replicate`)."""
     protocol = make_protocol(config.protocol, tokenizer)
     capacity = _capacity(config, model, protocol, problems)
-    sandbox = None if protocol.name == "text" else _sandbox(config)
-    async with _open_sampler(config, model, capacity, processes) as sampler, sandbox or nullcontext():
+    opened = nullcontext() if protocol.name == "text" else executor or _sandbox(config)
+    async with _open_sampler(config, model, capacity, processes) as sampler, opened as sandbox:
         with Grader() as grader:
             yield Workbench(config, model, sampler, protocol, sandbox, grader, model_name, arm, processes)
 
@@ -231,13 +217,6 @@ def draw_in_passes(items: Sequence[T], count: int, seed: int, step: int) -> list
             orders[epoch] = np.random.default_rng([seed, epoch]).permutation(len(items))
         drawn.append(items[int(orders[epoch][place])])
     return drawn
-
-
-def occupancy(record: Mapping[str, float], rows: int) -> dict[str, float]:
-    """`occupancy` from the counters of a sampler that counts decode steps."""
-    if not record.get("row_steps"):
-        return {}
-    return {"occupancy": record["row_steps"] / (record["decode_steps"] * rows)}
 
 
 def prepare_torch(config: Config) -> None:

@@ -1,0 +1,72 @@
+"""A run as a Ray job, which goes on when the terminal that it was started from is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+from pathlib import Path
+
+from retool.config.load import dump_config
+from retool.config.schema import Config
+from retool.errors import RetoolError, UsageError
+from retool.files import publish
+from retool.stages.cluster.launch import check, name_of
+from retool.stages.progress import console
+
+try:
+    from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+except ImportError as error:
+    raise UsageError(f"Ray jobs need more of Ray ({error}): pip install 'retool[cluster]'") from error
+
+_UNDER_WAY = (JobStatus.PENDING, JobStatus.RUNNING)
+
+
+class JobFailed(RetoolError):
+    """A job has ended with an exit code."""
+
+    def __init__(self, job: str, details: JobDetails):
+        super().__init__(f"job {job} has ended ({details.status.lower()}): {details.message}")
+        self.exit_code = details.driver_exit_code or 1
+
+
+def run_as_job(config: Config, out: Path, address: str) -> None:
+    """Submit `retool rl` with this config to the Ray cluster at `address` (`auto`, HOST:PORT, or its dashboard's URL),
+    and show what it prints to its end; where that job is under way, only the latter.
+
+    The job runs in this folder, which its nodes must see as they must see `out`. Raises RetoolError with the job's exit
+    code where it fails.
+    """
+    check(config)
+    try:
+        client = JobSubmissionClient(None if address == "auto" else address)
+    except (ConnectionError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"no Ray cluster answers at --cluster {address}: {reason}; `ray start --head` starts one"
+        ) from error
+    out = out.absolute()
+    job = name_of(out)
+    known = {details.submission_id: details for details in client.list_jobs()}
+    if job in known and known[job].status in _UNDER_WAY:
+        console.print(f"job {job} is under way; this is what it says")
+    else:
+        if job in known:
+            client.delete_job(job)
+        settings = out / "job.yaml"
+        publish(settings, dump_config(config))
+        command = shlex.join([sys.executable, "-m", "retool", "rl", str(settings), "--out", str(out)])
+        client.submit_job(entrypoint=f"cd {shlex.quote(str(Path.cwd()))} && exec {command}", submission_id=job)
+        console.print(
+            f"job {job} is submitted; it goes on without this terminal, and the same command follows it again"
+        )
+    console.print(f"`ray job stop {job}` has it save what it has learned and end", soft_wrap=True)
+    asyncio.run(_follow(client, job))
+    details = client.get_job_info(job)
+    if details.status is not JobStatus.SUCCEEDED:
+        raise JobFailed(job, details)
+
+
+async def _follow(client: JobSubmissionClient, job: str) -> None:
+    async for lines in client.tail_job_logs(job):
+        print(lines, end="", file=sys.stderr, flush=True)

@@ -1,0 +1,89 @@
+"""A Ray cluster of three nodes on this machine, and runs on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.cluster_utils import Cluster
+
+from retool.config.schema import Config
+from retool.runs import RunFolder
+from retool.stages.cluster.launch import run_on_cluster
+from retool.stages.sources import load_split
+
+MEMORY = 80 << 20  # bytes of a node's object store
+SETTINGS = {"num_cpus": 2, "object_store_memory": MEMORY}
+
+
+@contextmanager
+def three_nodes(**head: Any) -> Iterator[Cluster]:
+    """This process is connected to it."""
+    cluster = Cluster(head_node_args=SETTINGS | head)
+    try:
+        for _ in range(2):
+            cluster.add_node(**SETTINGS)
+        ray.init(address=cluster.address, namespace="retool", logging_level="error", log_to_driver=False)
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def reinforce_on_ray(config: Config, cold: Path, out: Path) -> RunFolder:
+    """RL from a checkpoint, on the cluster that this process is connected to."""
+    rows, heldout = load_split(config)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"path": str(cold)})})
+    run_on_cluster(config, [problem for problem, _ in rows], heldout, out, "ReTool")
+    return RunFolder(out)
+
+
+def events(run: RunFolder) -> Counter[str]:
+    """How often what has happened."""
+    path = run.path / "events.jsonl"
+    return Counter(json.loads(line)["event"] for line in path.read_text().splitlines()) if path.exists() else Counter()
+
+
+def assert_each_once(run: RunFolder, config: Config) -> None:
+    """Each step has learned from all of its trajectories, each of them once."""
+    found = run.read_trajectories()
+    assert sorted(found) == list(range(1, config.rl.steps + 1))
+    for trajectories in found.values():
+        assert len({trajectory.id for trajectory in trajectories}) == len(trajectories)
+        assert len(trajectories) == config.rl.prompts * config.rl.samples
+
+
+def processes(kind: str) -> list[int]:
+    """Process ids of the actors of a class, of clusters that this process has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (path / "cmdline").read_text().partition("\0")[0]
+            if title.startswith(f"ray::{kind}") and _descends(int(path.name)):
+                found.append(int(path.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return sorted(found)
+
+
+def _descends(pid: int) -> bool:
+    """Is that one of the processes that this one, or one of its children, has started?"""
+    while pid > 1:
+        if pid == os.getpid():
+            return True
+        pid = int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+    return False
+
+
+def wait(until: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < deadline, "it has not come"
+        time.sleep(0.02)

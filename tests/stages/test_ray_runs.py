@@ -1,0 +1,56 @@
+"""Runs on a Ray cluster: what one process does, several do, also where some of them die."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from small_run import assert_same, reinforce, small_config
+
+pytest.importorskip("ray", reason="Ray is not installed")
+
+from ray_cluster import assert_each_once, events, reinforce_on_ray, three_nodes
+from test_two_process_runs import assert_alike
+
+from retool.types import Author
+
+RL = ("threads=1", "rl.steps=3", "rl.eval_every=3", "rl.eval_problems=3", "rl.save_every=1")
+CLUSTER = ("cluster.samplers=2", "cluster.gpu=cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    with three_nodes():
+        yield
+
+
+@pytest.fixture(scope="module")
+def one(cold: Path, tmp_path_factory: pytest.TempPathFactory):
+    return reinforce(small_config(*RL), cold, tmp_path_factory.mktemp("one") / "rl")
+
+
+def test_in_sync_a_run_on_ray_is_the_run_of_one_process(one, cold: Path, tmp_path: Path) -> None:
+    config = small_config(*RL, *CLUSTER)
+    run = reinforce_on_ray(config, cold, tmp_path / "rl")
+    assert_same(run, one)
+    assert not events(run)
+
+
+def test_a_gang_of_two_learners_learns_as_one_process(one, cold: Path, tmp_path: Path) -> None:
+    config = small_config(
+        *RL, *CLUSTER, "cluster.learners=2", "cluster.weights=files", f"sampler.weights_folder={tmp_path}"
+    )
+    run = reinforce_on_ray(config, cold, tmp_path / "rl")
+    assert_alike(run, one)
+
+
+@pytest.mark.parametrize("mode", ["one_step_off", "async"])
+def test_what_is_learned_from_is_never_older_than_the_bound(mode: str, cold: Path, tmp_path: Path) -> None:
+    config = small_config(*RL, *CLUSTER, f"cluster.mode={mode}", "rl.steps=6", "rollout.deterministic=false")
+    run = reinforce_on_ray(config, cold, tmp_path / "rl")
+    assert_each_once(run, config)
+    for step, trajectories in run.read_trajectories().items():
+        written = [span for each in trajectories for span in each.spans if span.author is Author.MODEL]
+        ages = [step - 1 - version for span in written for version in span.versions()]
+        assert min(ages) >= 0 and max(ages) <= config.cluster.versions_behind
