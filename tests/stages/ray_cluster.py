@@ -11,13 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import ray
 from ray.cluster_utils import Cluster
 
 from retool.config.schema import Config
-from retool.runs import RunFolder
+from retool.runs import EVENTS, RunFolder, read_rows
 from retool.stages.cluster.launch import run_on_cluster
 from retool.stages.sources import load_split
+from retool.types import Trajectory
 
 MEMORY = 80 << 20  # bytes of a node's object store
 SETTINGS = {"num_cpus": 2, "object_store_memory": MEMORY}
@@ -87,3 +89,20 @@ def wait(until: Callable[[], bool], seconds: float = 120) -> None:
     while not until():
         assert time.monotonic() < deadline, "it has not come"
         time.sleep(0.02)
+
+
+def assert_alike(run: RunFolder, other: RunFolder) -> None:
+    """Two runs have drawn the same tokens and have the same rows, but for events, up to rounding: where a process has
+    its memory decides on the last digit of a sum."""
+    assert tokens(run.read_trajectories()) == tokens(other.read_trajectories())
+    assert tokens(run.read_evaluations()) == tokens(other.read_evaluations())
+    for row, expected in zip(without_events(run), without_events(other), strict=True):
+        assert row == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+def tokens(by_step: dict[int, list[Trajectory]]) -> list[tuple[int, str, list[int]]]:
+    return [(step, each.id, each.response_ids) for step, found in by_step.items() for each in found]
+
+
+def without_events(run: RunFolder) -> list[dict[str, Any]]:
+    return [{name: n for name, n in row.items() if not name.startswith(EVENTS)} for row in read_rows(run.metrics)]

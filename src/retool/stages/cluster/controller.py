@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import warnings
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ class Controller:
             step = run.config.rl.prompts * run.config.rl.samples
             bound = self.cluster.queue or step * (self.cluster.versions_behind + 1)
             self.queue: GroupQueue[ray.ObjectRef] = GroupQueue(bound)
-            if ray.get_runtime_context().was_current_actor_reconstructed:
+            if _is_replacement():
                 self.record("controller_lost")
             self._running = asyncio.create_task(self._run())
         elif dump_config(run.config) != dump_config(self.task.config):
@@ -177,3 +178,10 @@ class Controller:
     def _check(self, gang: int) -> None:
         if gang != self.gang:
             raise RetoolError(f"gang {gang} of learners has been replaced by gang {self.gang}")
+
+
+def _is_replacement() -> bool:
+    """Has Ray started this actor in the place of one that died?"""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Ray about itself
+        return ray.get_runtime_context().was_current_actor_reconstructed
