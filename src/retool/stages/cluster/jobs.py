@@ -26,8 +26,10 @@ class JobFailed(RetoolError):
     """A job has ended with an exit code."""
 
     def __init__(self, job: str, details: JobDetails):
-        super().__init__(f"job {job} has ended ({details.status.lower()}): {details.message}")
-        self.exit_code = details.driver_exit_code or 1
+        reason = (details.message or "").partition(", last available logs")[0].strip()
+        super().__init__(f"job {job} has ended: {reason or details.status.lower()}")
+        code = details.driver_exit_code
+        self.exit_code = code if code and code > 0 else 1  # below 0 it is a signal's
 
 
 def run_as_job(config: Config, out: Path, address: str) -> None:
