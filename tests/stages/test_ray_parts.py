@@ -16,15 +16,16 @@ pytest.importorskip("ray", reason="Ray is not installed")
 import ray
 from ray_cluster import three_nodes
 
-from retool.cluster.groups import Ask, Group
+from retool.cluster.groups import Ask, Group, GroupQueue
 from retool.config.sampling import SamplingConfig
 from retool.config.sandbox import SandboxConfig
 from retool.errors import RetoolError
 from retool.sandbox import Result
 from retool.stages.cluster import weights
+from retool.stages.cluster.controller import Controller
 from retool.stages.cluster.sampler import SamplerActor
 from retool.stages.cluster.sandboxes import NearestSandbox, PlacedSandbox, SandboxActor
-from retool.stages.cluster.weights import copy_in, from_shard, publish, take_over, to_shards
+from retool.stages.cluster.weights import Published, copy_in, from_shard, publish, take_over, to_shards
 from retool.types import CallStatus, Problem
 
 
@@ -80,6 +81,31 @@ def test_a_sampler_that_has_missed_an_update_begins_nothing() -> None:
     group = Group("g", Problem("p", "?", "1", "test"), Ask(6, "a", 1, SamplingConfig(), 1.0, ()), oldest=5)
     with pytest.raises(RetoolError, match="weights of version 4, and group g is to be begun with version 5"):
         asyncio.run(sampler.roll_out(group))
+
+
+@pytest.mark.parametrize("digest", ["the same", "another"])
+def test_a_new_gang_finds_what_was_begun_with_the_weights_that_it_has(digest: str) -> None:
+    async def main() -> bool:
+        controller = Controller()
+        controller.queue = GroupQueue(bound=100)
+        groups = [
+            Group(f"g{n}", Problem("p", "?", "1", "test"), Ask(4, "a", 1, SamplingConfig(), 1.0, ()), 3) for n in (0, 1)
+        ]
+        lost = controller.new_gang()
+        await controller.publish(lost, Published(3, "the same", ()))
+        await controller.begin(lost, groups)
+        controller.queue.finish(controller.queue.take(version=3), "its trajectories")
+        gang = controller.new_gang()
+        with pytest.raises(RetoolError, match="gang 1 of learners has been replaced by gang 2"):
+            await controller.begin(lost, groups)
+        await controller.publish(gang, Published(3, digest, ()))
+        await controller.begin(gang, groups)
+        assert len(controller.queue) == 2
+        first = asyncio.create_task(controller.result(gang, "g0"))
+        await asyncio.sleep(0.01)
+        return first.done()
+
+    assert asyncio.run(main()) == (digest == "the same")
 
 
 # Sandboxes

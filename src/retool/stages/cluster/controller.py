@@ -26,13 +26,15 @@ class Controller:
     """The one actor of a run that others know by name. What it starts ends with it; where it dies itself, Ray starts it
     anew, and it starts the rest, which goes on from the last checkpoint.
 
-    Learners call `begin`, `result`, `again`, `received` and `publish`, with the number of their gang: what an earlier
-    gang has asked for is forgotten, as it was of weights that are lost.
+    Learners call `publish` first, then `begin`, `result`, `again` and `received`, with the number of their gang. A gang
+    that goes on with the very weights which the one before had published finds what that one had begun, as far as it
+    has come; what was begun with weights that are lost is forgotten.
     """
 
     def __init__(self) -> None:
         self.gang = 0
         self.weights: Published | None = None
+        self._weights_before: Published | None = None
         self.sandboxes_by_node: dict[str, PlacedSandbox] = {}
         self.news = asyncio.Event()
         self._under_way: dict[str, ray.ObjectRef] = {}
@@ -107,29 +109,29 @@ class Controller:
     async def publish(self, gang: int, published: Published) -> None:
         """Let samplers take over these weights."""
         self._check(gang)
+        if self.weights is None and not published.is_like(self._weights_before):
+            self._forget()
         self.weights = published
         self.tell_samplers()
 
     # For the parts of the controller
 
     def new_gang(self) -> int:
-        """Forget what the last one wanted."""
-        self.gang, self.weights = self.gang + 1, None
-        self.queue.clear()
-        for ended in self._under_way.values():
-            ray.cancel(ended)
+        """Samplers end what they have begun, and begin nothing until it publishes weights."""
+        self.gang += 1
+        self._weights_before, self.weights = self.weights or self._weights_before, None
         return self.gang
 
     async def roll_out(self, sampler: ActorHandle, group: Group) -> None:
         """Have a sampler roll out a group; where it fails, the group is anybody's again, and its error is raised."""
-        gang, is_complete = self.gang, False
+        is_complete = False
         ended, rollout = sampler.roll_out.options(num_returns=2).remote(group)
         self._under_way[group.key] = ended
         try:
             await ended
             is_complete = self.queue.finish(group, rollout)
         except ray.exceptions.RayError:
-            if gang == self.gang:
+            if self._under_way.get(group.key) is ended:  # else it was cancelled
                 raise
         finally:
             if self._under_way.get(group.key) is ended:
@@ -174,6 +176,12 @@ class Controller:
         await asyncio.sleep(0)  # so that it counts as awaited
         self.tell_samplers()
         return await result
+
+    def _forget(self) -> None:
+        self.queue.clear()
+        for ended in self._under_way.values():
+            ray.cancel(ended)
+        self._under_way.clear()
 
     def _check(self, gang: int) -> None:
         if gang != self.gang:

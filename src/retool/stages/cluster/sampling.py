@@ -84,12 +84,10 @@ class _Work:
     async def _take_what_there_is(self) -> None:
         """The newest weights first, then groups. Between weights of two versions trajectories are ended first, except
         in mode `async`."""
-        weights = self._controller.weights
-        if weights is not self._taken:
-            if weights is None or (self._tasks and not self._may_change):
+        while (weights := self._controller.weights) and not weights.is_like(self._taken):
+            if self._tasks and not self._may_change:
                 return
             await self._update(weights)
-            return await self._take_what_there_is()
         while weights and len(self._tasks) < self._most:
             group = self._controller.queue.take(weights.version)
             if group is None:

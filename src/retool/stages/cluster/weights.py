@@ -39,6 +39,10 @@ class Published:
     shards: tuple[ray.ObjectRef, ...]
     folder: str | None = None
 
+    def is_like(self, other: Published | None) -> bool:
+        """The same weights, wherever they are."""
+        return other is not None and (self.version, self.digest) == (other.version, other.digest)
+
 
 def publish(version: int, weights: Iterable[tuple[str, torch.Tensor]], folder: Path | None) -> Published:
     """Leave weights where samplers find them; of a `folder`, in one of their own in it, where the version before the
