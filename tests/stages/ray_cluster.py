@@ -62,6 +62,19 @@ def assert_each_once(run: RunFolder, config: Config) -> None:
         assert len(trajectories) == config.rl.prompts * config.rl.samples
 
 
+def assert_counted(run: RunFolder) -> None:
+    """The rows count each event once, but for those that came after the last one."""
+    counted = Counter()
+    for row in read_rows(run.metrics):
+        counted.update({name.removeprefix(EVENTS): n for name, n in row.items() if name.startswith(EVENTS)})
+    assert counted == events(run) - Counter(run.new_events())
+
+
+def steps(run: RunFolder) -> int:
+    """How many are done."""
+    return len(list(read_rows(run.metrics)))
+
+
 def processes(kind: str) -> list[int]:
     """Process ids of the actors of a class, of clusters that this process has started."""
     found = []

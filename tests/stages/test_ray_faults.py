@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,9 +13,19 @@ from small_run import reinforce, small_config
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
-from ray_cluster import assert_alike, assert_each_once, events, processes, reinforce_on_ray, three_nodes, wait
+from ray_cluster import (
+    assert_alike,
+    assert_counted,
+    assert_each_once,
+    events,
+    processes,
+    reinforce_on_ray,
+    steps,
+    three_nodes,
+    wait,
+)
 
-from retool.runs import EVENTS, RunFolder, read_rows
+from retool.runs import RunFolder
 
 RL = ("threads=1", "rl.steps=8", "rl.save_every=1", "rl.eval_every=0", "rl.prompts=8")
 CLUSTER = ("cluster.samplers=2", "cluster.gpu=cpu")
@@ -33,10 +42,6 @@ def kill(kind: str) -> None:
     os.kill(processes(kind)[0], signal.SIGKILL)
 
 
-def steps(run: RunFolder) -> int:
-    return len(list(read_rows(run.metrics)))
-
-
 def test_a_run_ends_as_if_nothing_had_died(cold: Path, tmp_path: Path) -> None:
     """A sampler, a sandbox, a learner and the controller, each after another step."""
     config, run = small_config(*RL, *CLUSTER), RunFolder(tmp_path / "rl")
@@ -50,7 +55,4 @@ def test_a_run_ends_as_if_nothing_had_died(cold: Path, tmp_path: Path) -> None:
     happened = events(run)
     assert min(happened[name] for name in ("sampler_lost", "sandbox_lost", "learner_lost", "controller_lost")) >= 1
     assert_alike(run, reinforce(small_config(*RL), cold, tmp_path / "undisturbed"))
-    counted = Counter()
-    for row in read_rows(run.metrics):
-        counted.update({name.removeprefix(EVENTS): n for name, n in row.items() if name.startswith(EVENTS)})
-    assert counted == happened - Counter(run.new_events())
+    assert_counted(run)

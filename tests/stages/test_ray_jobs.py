@@ -16,9 +16,9 @@ from small_run import OVERRIDES, reinforce, small_config
 pytest.importorskip("ray", reason="Ray is not installed")
 
 from ray.job_submission import JobSubmissionClient
-from ray_cluster import assert_alike, assert_each_once, events, processes, three_nodes, wait
+from ray_cluster import assert_alike, assert_each_once, events, processes, steps, three_nodes, wait
 
-from retool.runs import RunFolder, read_rows
+from retool.runs import RunFolder
 from retool.stages.cluster.launch import name_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -37,10 +37,6 @@ def submit(cold: Path, out: Path, address: str) -> subprocess.Popen[str]:
     words = [*OVERRIDES, *RUN, *CLUSTER, "--model", str(cold), "--out", str(out), "--cluster", address]
     command = [sys.executable, "-m", "retool", "rl", "nano", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def steps(run: RunFolder) -> int:
-    return len(list(read_rows(run.metrics)))
 
 
 def driver(out: Path) -> int:

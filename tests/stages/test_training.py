@@ -105,6 +105,13 @@ def test_another_config_does_not_go_on_in_the_folder(run: RunFolder) -> None:
         run.open(small_config("seed=7"), {})
 
 
+def test_a_step_of_more_problems_than_there_are_is_refused(tmp_path: Path) -> None:
+    config = small_config("rl.prompts=8", "model.path=anything")
+    problems = [problem for problem, _ in load_split(config)[0][:5]]
+    with pytest.raises(UsageError, match=r"rl.prompts=8 different problems, and there are 5 to train on: lower"):
+        asyncio.run(run_rl(config, problems, [], tmp_path / "rl", "ReTool"))
+
+
 def test_the_config_and_the_machine_are_recorded(run: RunFolder) -> None:
     environment = json.loads((run.path / "environment.json").read_text())
     assert environment["versions"]["torch"] == torch.__version__

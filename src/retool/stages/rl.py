@@ -56,6 +56,11 @@ async def run_rl(
             "RL starts from a model that can already answer: give --model, such as a checkpoint of `retool sft`"
         )
     rl = config.rl
+    if len(training) < rl.prompts:
+        raise UsageError(
+            f"a step asks rl.prompts={rl.prompts} different problems, and there are {len(training)} to train on: lower "
+            "rl.prompts, raise rl.samples for more answers to each, or bring more problems"
+        )
     objective = make_objective(rl, config.rollout.max_tokens)
     check_refill(rl, objective)
     check_loggers(config.log_to)
@@ -121,7 +126,7 @@ class _Steps:
         rollout, rounds = await roll_out_step(self.bench, training, objective, self.run, step, self.progress)
         trajectories = rollout.trajectories
         refuse_overload(self.config, trajectories)
-        timings = clock.lap("rollout", sum(t.tokens() for t in trajectories)) | rollout.record
+        timings = {"began": clock.began} | clock.lap("rollout", sum(t.tokens() for t in trajectories)) | rollout.record
         learned, record = self.learner.update(trajectories, step)
         timings |= clock.lap("update", sum(t.tokens() + len(t.prompt_ids or ()) for t in trajectories))
         self.run.write_trajectories(step, trajectories, record.arrays())
@@ -167,9 +172,10 @@ def _state_of(trajectories: Sequence[Trajectory]) -> dict[str, float]:
 
 
 class _Clock:
-    """Seconds by phase of one step."""
+    """Seconds by phase of one step, which `began` at that unix time."""
 
     def __init__(self) -> None:
+        self.began = time.time()
         self._last = time.perf_counter()
 
     def lap(self, name: str, tokens: int | None = None) -> dict[str, float]:

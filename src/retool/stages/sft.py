@@ -23,10 +23,11 @@ from retool.protocol import make_protocol
 from retool.runs import RunFolder, environment
 from retool.stages.logbook import Logbook
 from retool.stages.loggers import check_loggers, last_logged, open_loggers
+from retool.stages.passes import draw_in_passes
 from retool.stages.processes import to_be_sharded, training_processes
 from retool.stages.progress import Progress, console
 from retool.stages.stopping import Stopped, Stopping
-from retool.stages.workbench import draw_in_passes, prepare_torch
+from retool.stages.workbench import prepare_torch
 from retool.types import Kind, Trace
 
 

@@ -8,9 +8,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -36,8 +35,6 @@ from retool.sandbox import Executor, Sandbox
 from retool.stages.bench import Rollout, RolloutBench, occupancy, settled
 from retool.stages.progress import Progress
 from retool.types import Problem, Trajectory
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,20 +200,6 @@ def _capacity(config: Config, model: PreTrainedModel, protocol: Protocol, proble
             f"of {context}: lower rollout.max_tokens or leave the problem out"
         )
     return prompt + config.rollout.max_tokens
-
-
-def draw_in_passes(items: Sequence[T], count: int, seed: int, step: int) -> list[T]:
-    """The items of one step, counted from 0: all of them in a new random order each pass, a function of seed and step
-    alone."""
-    first = step * count
-    orders: dict[int, np.ndarray] = {}
-    drawn = []
-    for position in range(first, first + count):
-        epoch, place = divmod(position, len(items))
-        if epoch not in orders:
-            orders[epoch] = np.random.default_rng([seed, epoch]).permutation(len(items))
-        drawn.append(items[int(orders[epoch][place])])
-    return drawn
 
 
 def prepare_torch(config: Config) -> None:

@@ -102,14 +102,8 @@ class ClusterBench(RolloutBench):
         return max(0, step - 1 - self.steps_ahead)
 
     def _groups(self, problems: Sequence[Problem], ask: Ask, oldest: int) -> list[Group]:
-        """This process's part. A problem that a step has twice is two groups."""
-        keys = [f"{ask.arm}/{ask.step}/{problem.id}" for problem in problems]
-        seen: Counter[str] = Counter()
-        groups = []
-        for key, problem in zip(keys, problems, strict=True):
-            seen[key] += 1
-            name = key if seen[key] == 1 else f"{key}, again {seen[key] - 1}"
-            groups.append(Group(name, problem, ask, oldest))
+        """This process's part."""
+        groups = [Group(f"{ask.arm}/{ask.step}/{problem.id}", problem, ask, oldest) for problem in problems]
         return self.processes.part(groups)
 
     async def _fetch_all(self, groups: Sequence[Group], meter: Meter) -> list[Rollout]:

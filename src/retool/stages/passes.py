@@ -1,0 +1,35 @@
+"""The order in which a run goes through its data: pass after pass, each in another random order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+
+def draw_in_passes(items: Sequence[T], count: int, seed: int, step: int) -> list[T]:
+    """The `count` items of one step, counted from 0: all of them in a new random order each pass, a function of seed
+    and step alone. A step between two passes has no item twice, unless there are less than `count`."""
+    first, size = step * count, len(items)
+    orders: dict[int, np.ndarray] = {}
+    drawn = []
+    for position in range(first, first + count):
+        number, place = divmod(position, size)
+        if number not in orders:
+            orders[number] = _order(size, count, seed, number)
+        drawn.append(items[int(orders[number][place])])
+    return drawn
+
+
+def _order(size: int, count: int, seed: int, number: int) -> np.ndarray:
+    """Indices of pass `number`, [size]: random, but what the step at its begin has had already comes after that."""
+    order = np.random.default_rng([seed, number]).permutation(size)
+    had = number * size % count
+    if not had or size < count:
+        return order
+    is_late = np.isin(order, _order(size, count, seed, number - 1)[-had:])
+    soon = np.flatnonzero(~is_late)[: count - had]
+    return np.concatenate([order[soon], np.delete(order, soon)])
