@@ -47,6 +47,12 @@ def problems(tmp_path: Path) -> Path:
     return path
 
 
+def test_only_training_runs_in_several_processes(retool: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    refused(retool("eval", "nano", "--model", "m"), 2, "retool eval is one process, and torchrun has started several")
+
+
 def test_an_unknown_key_names_the_nearest_one(retool: Run, tmp_path: Path) -> None:
     outcome = retool("rl", "nano", "rl.learning_rat=1", "--out", tmp_path / "run")
     refused(outcome, 2, "rl.learning_rat", "did you mean 'rl.learning_rate'")

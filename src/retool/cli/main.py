@@ -20,19 +20,25 @@ from retool.cli.sandbox import sandbox
 from retool.cli.solve import solve
 from retool.cli.synth import synth
 from retool.cli.training import quickstart, rl, sft
-from retool.errors import RetoolError
+from retool.errors import RetoolError, UsageError
 
 _INTERRUPTED = 130  # what a shell reports for Ctrl-C
+_IN_SEVERAL_PROCESSES = ("sft", "rl")
+_GO_ON = ("quickstart", "synth", "sft", "rl", "eval")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(retool.__version__, prog_name="retool")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(debug: bool) -> None:
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
     """Teach language models when and how to call a Python interpreter in the middle of their reasoning.
 
     Start with `retool quickstart`: a tiny model learns it on this machine, in minutes, without a GPU.
     """
+    verb = context.invoked_subcommand
+    if verb not in _IN_SEVERAL_PROCESSES and "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(f"retool {verb} is one process, and torchrun has started several: run it without torchrun")
 
 
 for _verb in (quickstart, synth, sft, rl, evaluate, compare, analyze, report, solve, sandbox, cluster, doctor):
@@ -51,7 +57,9 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\ninterrupted; run the same command again to go on where it stopped", err=True)
+        goes_on = any(verb in sys.argv for verb in _GO_ON)
+        rest = "; run the same command again to go on where it stopped" if goes_on else ""
+        click.echo(f"\ninterrupted{rest}", err=True)
         sys.exit(_INTERRUPTED)
     except RetoolError as error:
         if "--debug" in sys.argv:
