@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
@@ -122,6 +123,24 @@ def test_moments_lie_in_memory_as_their_weights_which_an_engine_lays_out_anew(
     assert not torch.backends.mkldnn.is_available() or (1, 64) in strides
     for parameter in model.parameters():
         assert resumed.moments(parameter)["exp_avg"].stride() == parameter.stride()
+
+
+def test_steps_are_the_formulas_however_gradients_and_weights_lie_in_memory(model: PreTrainedModel) -> None:
+    """The oracle is torch's unfused AdamW."""
+    plain = copy.deepcopy(model)
+    settings = sft(weight_decay=0.1, learning_rate=1e-3, max_grad_norm=1e9, decay="constant", betas=(0.8, 0.9))
+    optimizer = Optimizer(model, settings, 10)
+    oracle = torch.optim.AdamW(plain.parameters(), 1e-3, (0.8, 0.9), weight_decay=0.1, fused=False, foreach=False)
+    for layout in ("as they were made", "weights transposed", "weights and moments transposed"):
+        for parameter, expected in zip(model.parameters(), plain.parameters(), strict=True):
+            expected.grad = torch.randn_like(expected)
+            parameter.grad = expected.grad.clone()
+        if layout != "as they were made":
+            lay_out_for_few_rows(model)
+        optimizer.step()
+        oracle.step()
+        for parameter, expected in zip(model.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(parameter, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing(model: PreTrainedModel) -> None:

@@ -49,7 +49,7 @@ class Optimizer:
         for group in groups:
             group["params"] = self._updated(group["params"])
         self._optimizers: dict[str, torch.optim.Optimizer] = {
-            "adamw": torch.optim.AdamW(groups, lr=rate, betas=config.betas, weight_decay=decay)
+            "adamw": torch.optim.AdamW(groups, lr=rate, betas=config.betas, weight_decay=decay, fused=True)
         }
         if matrices:
             groups = [{"params": self._updated(matrices), "peak": rate}]
@@ -88,7 +88,7 @@ class Optimizer:
         if torch.isfinite(norm):
             for parameter, master in self._masters.items():
                 master.grad = parameter.grad
-            self._lay_out_moments()
+            self._lay_out_alike()
             for optimizer in self._optimizers.values():
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * self._schedule()
@@ -123,13 +123,19 @@ class Optimizer:
         for parameter, master in self._masters.items():
             parameter.copy_(master)
 
-    def _lay_out_moments(self) -> None:
-        """As the weights lie, which may have been laid out anew since the moments were made or loaded: what does not
-        lie alike takes longer, and is not sure to be rounded alike."""
+    def _lay_out_alike(self) -> None:
+        """Gradients and moments as the weights lie, which may have been laid out anew since those were made or loaded:
+        the fused kernel takes memory as it comes."""
         for parameter, states in self._moments.items():
+            if parameter.grad is not None:
+                parameter.grad = _laid_out_as(parameter, parameter.grad)
             for name, moment in states.get(parameter, {}).items():
-                if moment.shape == parameter.shape and moment.stride() != parameter.stride():
-                    states[parameter][name] = torch.empty_like(parameter).copy_(moment)
+                if moment.shape == parameter.shape:
+                    states[parameter][name] = _laid_out_as(parameter, moment)
+
+
+def _laid_out_as(parameter: nn.Parameter, values: torch.Tensor) -> torch.Tensor:
+    return values if values.stride() == parameter.stride() else torch.empty_like(parameter).copy_(values)
 
 
 def _make_master(parameter: nn.Parameter) -> nn.Parameter:
