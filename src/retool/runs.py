@@ -4,6 +4,7 @@
     metrics.jsonl       one row a step, no clock     timings.jsonl       seconds and counters of the same steps
     alarms.jsonl        what began, or ended, to look wrong, and at which step
     events.jsonl        on a cluster: what died and was started anew; metrics.jsonl counts it, as `events.NAME`
+    samplers.jsonl      on a cluster: which sampler did what, and from when to when
     trajectories/       step-N.jsonl, what update N learned from, with step-N.learner.npz beside it
     eval/               step-N.jsonl, the watched held-out problems answered by checkpoint N
     timeline/           step-N.json, who did what when in the rollouts of update N (`rollout.timeline`)
@@ -54,6 +55,7 @@ class RunFolder:
         self.timings = path / "timings.jsonl"
         self.alarms = path / "alarms.jsonl"
         self.events = path / "events.jsonl"
+        self.samplers = path / "samplers.jsonl"
 
     def open(self, config: Config, environment: Mapping[str, Any]) -> None:
         """Make the folder, or check that the run in it has the same config. Raises UsageError if it has another."""
@@ -104,6 +106,11 @@ class RunFolder:
         self._append(
             self.events, {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts}
         )
+
+    def log_work(self, sampler: int, did: str, began: float, ended: float, facts: Mapping[str, Any]) -> None:
+        """Append to samplers.jsonl what a sampler `did`: `rollout`, `evaluation`, `weights`. Times are unix seconds."""
+        times = {"began": round(began, 3), "ended": round(ended, 3)}
+        self._append(self.samplers, {"sampler": sampler, "did": did, **times, **facts})
 
     def new_events(self) -> dict[str, int]:
         """How often each event has happened that the rows of metrics.jsonl do not count yet. As steps that are computed

@@ -1,6 +1,6 @@
 """An invented run of four systems, as large as a real one, for tests of the report and for looking at it.
 
-`python tests/reporting/demo_run.py FOLDER` writes the page and the picture. The numbers are made up.
+`PYTHONPATH=tests python tests/reporting/demo_run.py FOLDER` writes the page and the picture. The numbers are made up.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from dataclasses import replace
 from math import exp
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
+from invented_cluster import write_times
 from retool.reporting import (
     Alarm,
     Archive,
@@ -23,10 +25,13 @@ from retool.reporting import (
     Origin,
     Purposes,
     Report,
+    StepTimes,
     System,
     save_chart_png,
     write_report,
 )
+from retool.runs import RunFolder
+from retool.stages.report.step_times import typical_step
 from retool.types import Author, CallStatus, Problem, Span, StopReason, ToolCall, Trajectory
 
 FAMILIES = {  # accuracy of the cold start, ReTool, text-only RL, ReTool without interpreter
@@ -240,6 +245,16 @@ PURPOSES = [
 ]
 
 
+def step_times() -> list[StepTimes]:
+    """A step on a cluster, and one on a single machine."""
+    with TemporaryDirectory() as folder:
+        run = RunFolder(Path(folder))
+        write_times(run)
+        cluster = typical_step(run, "ReTool")
+    phases = {"rollout": 2.31, "update": 1.44, "weights": 0.01}
+    return [cluster, StepTimes(label="text-only RL", step=17, steps=40, phases=phases, mean=phases, until_next=0.02)]
+
+
 def demo_report() -> Report:
     return Report(
         title="ReTool in miniature",
@@ -264,6 +279,7 @@ def demo_report() -> Report:
         watched=["ReTool", "text-only RL"],
         alarms=ALARMS,
         purposes=PURPOSES,
+        step_times=step_times(),
         archive=archive(entries()),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import replace
 
@@ -119,6 +120,18 @@ def test_hovering_over_a_curve_shows_values_with_intervals(opened):
     page.mouse.move(box["x"] + box["width"] / 2 + 5, box["y"] + box["height"] / 2)
     page.wait_for_selector("#vg-tooltip-element.visible")
     assert "–" in page.inner_text("#vg-tooltip-element")
+
+
+def test_hovering_over_a_group_says_whose_it_is_and_how_long_it_took(opened):
+    page = opened("demo")
+    page.wait_for_selector("html[data-charts=drawn]")
+    chart = page.locator("[data-chart=step-ReTool] svg")
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 3)
+    page.mouse.move(box["x"] + box["width"] / 3 + 1, box["y"] + box["height"] / 3)
+    page.wait_for_selector("#vg-tooltip-element.visible")
+    assert re.search(r"who\s+sampler \d\s+what\s+rollout of step \d+", page.inner_text("#vg-tooltip-element"))
 
 
 def test_a_click_in_the_list_opens_a_trajectory_with_code_result_and_verdict(opened):

@@ -12,7 +12,19 @@ from demo_run import archive, curves, demo_report, systems, trajectory
 
 from parsed_page import Page, page_of
 from retool.errors import RetoolError, UsageError
-from retool.reporting import Alarm, Correction, CurveRow, Entry, Origin, Purposes, Report, System, write_report
+from retool.reporting import (
+    Alarm,
+    Correction,
+    CurveRow,
+    Entry,
+    Origin,
+    Purposes,
+    Report,
+    StepTimes,
+    System,
+    Work,
+    write_report,
+)
 from retool.types import CallStatus, Problem
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">\u2028\u2029\x1b[31m&amp;{{ 7*7 }}\ud800'
@@ -59,6 +71,17 @@ def hostile_page(tmp_path_factory) -> Page:
         watched=[HOSTILE],
         alarms=[Alarm(HOSTILE, HOSTILE, 1, None, HOSTILE, HOSTILE)],
         purposes=[Purposes(HOSTILE, HOSTILE, {HOSTILE: 3})],
+        step_times=[
+            StepTimes(
+                label=HOSTILE,
+                step=1,
+                steps=1,
+                phases={"rollout": 1.0, "update": 1.0},
+                mean={"rollout": 1.0, "update": 1.0},
+                samplers=1,
+                work=[Work(0, "rollout", 0.0, 1.0, HOSTILE)],
+            )
+        ],
         archive=archive([entry]),
         notes=[HOSTILE],
     )

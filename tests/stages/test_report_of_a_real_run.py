@@ -65,6 +65,13 @@ def test_sampler_and_learner_agree_to_a_ten_thousandth(page: Page) -> None:
     assert {gap for tokens in learned for gap in tokens["gap"]} == {0}
 
 
+def test_the_page_shows_who_did_what_in_a_step(folder: Path, page: Page) -> None:
+    (lane,) = page.drawings["charts"]["step-rl"]["data"]["values"]
+    assert lane["name"] == "learner"
+    bars = page.drawings["charts"]["step-rl"]["layer"][-2]["data"]["values"]
+    assert [bar["what"] for bar in bars][:3] == ["rollout", "update", "weights"]
+
+
 def test_each_call_that_ran_in_a_rollout_has_its_seconds(page: Page) -> None:
     for row in page.rows:
         if row["origin"] == "rollouts":

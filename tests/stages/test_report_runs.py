@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from click.testing import CliRunner
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
+from invented_cluster import AHEAD, DIES, EPOCH, SAMPLERS, STEPS, write_times
 from parsed_page import Page
 from retool.cli.main import cli
 from retool.errors import UsageError
 from retool.rollout.timeline import Timeline
-from retool.runs import RunFolder, write_trajectories
+from retool.runs import RunFolder, read_rows, write_trajectories
 from retool.stages.report.recipe import gather, report_runs, run_curves
+from retool.stages.report.step_times import typical_step
 from retool.types import Author, CallStatus, Problem, Span, ToolCall, Trajectory
 
 PROBLEMS = [Problem(f"p{i}", f"What is {i} times 7?", str(7 * i), "products") for i in range(4)]
@@ -153,6 +156,41 @@ def test_alarms_and_purposes_come_from_the_run(page: Page) -> None:
     shares = page.drawings["charts"]["purposes-rl"]["data"]["values"]
     assert {row["moment"] for row in shares} == {"step 4"}
     assert sum(row["calls"] for row in shares) == 8
+
+
+def test_the_step_that_is_shown_lasts_the_median_of_the_middle_half(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    write_times(run)
+    seconds = {
+        row["step"]: sum(number for name, number in row.items() if name.endswith("_seconds"))
+        for row in read_rows(run.timings)
+    }
+    times = typical_step(run, "a")
+    middle = [seconds[step] for step in range(STEPS // 4 + 1, STEPS - STEPS // 4 + 1)]
+    assert times.seconds == pytest.approx(statistics.median_low(middle))
+    assert times.step in range(STEPS // 4 + 1, STEPS - STEPS // 4 + 1)
+    assert sum(times.mean.values()) == pytest.approx(statistics.mean(seconds.values()))
+    assert times.until_next == pytest.approx(0.2, abs=0.01)
+
+
+def test_all_work_of_samplers_in_the_step_is_shown_and_no_other(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    write_times(run)
+    times = typical_step(run, "a")
+    began = next(row["began"] for row in read_rows(run.timings) if row["step"] == times.step)
+    expected = [r for r in read_rows(run.samplers) if r["ended"] > began and r["began"] < began + times.seconds]
+    assert len(times.work) == len(expected) > 50
+    assert [(w.sampler, w.kind, w.lost) for w in times.work] == [(r["sampler"], r["did"], r["lost"]) for r in expected]
+    assert times.samplers == SAMPLERS and times.ahead == AHEAD
+    lost = [work for work in times.work if work.lost]
+    assert {work.sampler for work in lost} == {2}
+    assert [work.ended for work in lost] == pytest.approx([EPOCH + DIES - began] * len(lost))
+    assert {w.name for w in times.work if w.kind == "weights"} == {f"version {times.step - 1}", f"version {times.step}"}
+
+
+def test_a_run_without_finished_steps_has_no_times(run: RunFolder, page: Page, tmp_path: Path) -> None:
+    assert typical_step(RunFolder(tmp_path), "a") is None
+    assert 'id="time"' not in page.html
 
 
 def test_evaluations_say_how_many_errors_were_put_right_and_which_settings_differ(page: Page) -> None:

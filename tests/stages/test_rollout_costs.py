@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,14 @@ def test_the_costs_of_each_batch_are_kept_beside_the_seconds(run: RunFolder) -> 
         assert row["rollout_seconds"] > 0 and row["decode_seconds"] > 0
         assert 0 < row.get("occupancy", 0.5) <= 1
     assert ["heldout_model_tokens" in row for row in rows] == [False, True, True]
+
+
+def test_a_step_begins_when_the_phases_of_the_one_before_are_over(run: RunFolder) -> None:
+    rows = list(read_rows(run.timings))
+    phases = ("rollout_seconds", "update_seconds", "weights_seconds", "evaluation_seconds")
+    for row, following in pairwise(rows):
+        assert 0 <= following["began"] - row["began"] - sum(row.get(phase, 0) for phase in phases) < 60
+    assert rows[-1]["began"] <= time.time()
 
 
 def test_each_batch_has_a_timeline_that_opens_in_perfetto(run: RunFolder) -> None:

@@ -6,6 +6,7 @@ from retool.reporting.html import write_report
 from retool.reporting.picture import save_chart_png
 from retool.reporting.printable import printable
 from retool.reporting.record import Alarm, Comparison, CurveRow, Purposes, Report, System
+from retool.reporting.step_times import StepTimes, Work
 from retool.reporting.terminal import terminal_table
 
 __all__ = [
@@ -21,7 +22,9 @@ __all__ = [
     "Origin",
     "Purposes",
     "Report",
+    "StepTimes",
     "System",
+    "Work",
     "printable",
     "save_chart_png",
     "terminal_table",

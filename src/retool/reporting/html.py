@@ -23,7 +23,7 @@ import vl_convert
 from markupsafe import Markup
 
 from retool.files import publish
-from retool.reporting import charts, numbers, purpose_chart, theme
+from retool.reporting import charts, numbers, purpose_chart, step_chart, theme
 from retool.reporting.archive import Archive
 from retool.reporting.headline import headline
 from retool.reporting.panels import BEHAVIOUR, LEARNING, TRAINING, Panel, others, present
@@ -74,6 +74,7 @@ def render(report: Report) -> str:
     for label, states in purposes.items():
         colour = colours.get(label, theme.css_variable(theme.SERIES[0]))
         drawings[f"purposes-{label}"] = purpose_chart.purpose_chart(states, kinds, colour)
+    drawings |= {f"step-{times.label}": step_chart.step_chart(times) for times in report.step_times}
     script = page_script()
     template = environment().get_template("report.html.j2")
     parts = {
@@ -87,6 +88,7 @@ def render(report: Report) -> str:
         "purposes": purposes,
         "kinds": kinds,
         "written_share": purpose_chart.written_share,
+        "step_chart": step_chart,
         "columns": numbers.columns(report.systems),
         "changes": numbers.changes(report.curves),
         "numbers": numbers,

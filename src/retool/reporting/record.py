@@ -11,6 +11,7 @@ from typing import Any, NotRequired, TypedDict
 
 from retool.errors import UsageError
 from retool.reporting.archive import Archive
+from retool.reporting.step_times import StepTimes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +129,8 @@ class Report:
     alarms: Sequence[Alarm] = ()
     purposes: Sequence[Purposes] = ()
     """Those of one label stand together, the earlier moment first."""
+    step_times: Sequence[StepTimes] = ()
+    """Those of a typical step of each run."""
     archive: Archive | None = None
     """The trajectories to browse."""
     notes: Sequence[str] = ()

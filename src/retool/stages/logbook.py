@@ -43,7 +43,7 @@ class Logbook:
             console.print(f"step {step}: the alarm {name} is over")
         self._active = set(found)
         row = {f"metrics/{name}": value for name, value in metrics.items() if value is not None}
-        row |= {f"timings/{name}": value for name, value in timings.items()}
+        row |= {f"timings/{name}": value for name, value in timings.items() if name != "began"}  # no quantity
         for logger in self._loggers:
             logger.log(step, row)
 

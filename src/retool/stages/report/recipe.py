@@ -22,6 +22,7 @@ from retool.reporting import (
     Origin,
     Purposes,
     Report,
+    StepTimes,
     System,
     write_report,
 )
@@ -29,6 +30,7 @@ from retool.runs import RunFolder, read_rows
 from retool.stages.analyze.sources import is_run, labels, stored_results
 from retool.stages.progress import Progress
 from retool.stages.report.entries import Batch, evaluation_batch, held_out_batches, rollout_batches
+from retool.stages.report.step_times import typical_step
 from retool.types import Trajectory
 
 _TRAINING_METRICS = ("reward", "entropy", "explained_variance", "kl_sampler_learner", "truncated_rate", "ok_call_rate")
@@ -55,6 +57,7 @@ class Findings:
     purposes: list[Purposes] = field(default_factory=list)
     watched: list[str] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
+    step_times: list[StepTimes] = field(default_factory=list)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What each evaluation found, as `System.from_json` takes it."""
     comparisons: list[Comparison] = field(default_factory=list)
@@ -66,6 +69,7 @@ class Findings:
             purposes=self.purposes,
             watched=self.watched,
             alarms=self.alarms,
+            step_times=self.step_times,
             comparisons=self.comparisons,
             archive=self.archive,
             **parts,
@@ -120,6 +124,8 @@ def gather(runs: Mapping[str, RunFolder], evaluations: Mapping[str, Path], page_
         if run.metrics.exists():
             found.watched.append(label)
             found.alarms += run_alarms(run, label)
+        if times := typical_step(run, label):
+            found.step_times.append(times)
     evaluated = {label: observed[label, Origin.EVALUATION, None] for label in evaluations}
     for label, seen in evaluated.items():
         results = stored_results(evaluations[label]) or summarize(seen.verdicts) | behaviour(seen.responses)
