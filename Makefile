@@ -29,7 +29,7 @@ test-slow: $(VENV)/.installed-dev
 
 test-vllm: $(VENV)/.installed-dev
 	@echo "==> testing against vLLM"
-	@$(BIN)/python -m pytest -m slow -rs tests/sampling/test_vllm_server.py
+	@$(BIN)/python -m pytest -m slow -rs tests/sampling/test_vllm_server.py tests/stages/test_ray_vllm.py
 
 # The browser is the system's own; Debian's is installed where there is none. RETOOL_CHROMIUM names another.
 CHROMIUM := $(or $(RETOOL_CHROMIUM),$(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name)))))

@@ -35,6 +35,15 @@ evaluate() { # folder model settings…
     [ -e "$out/results.json" ] || "$RETOOL" eval "$@" --model "$model" --data "$TEST" --mapping gsm8k --limit "$PROBLEMS" --samples "$SAMPLES" --seed "$SEED" --out "$out"
 }
 
+tell() { # what came of it, once both arms are there
+    local found=("$OUT"/{text,tools}/eval-{cold,rl}) each
+    for each in "${found[@]}"; do [ -e "$each/results.json" ] || return 0; done
+    "$RETOOL" compare "$OUT/text/eval-rl" "$OUT/tools/eval-rl" --out "$OUT/compared.json"
+    for each in text tools; do "$RETOOL" compare "$OUT/$each/eval-cold" "$OUT/$each/eval-rl" --out "$OUT/$each/compared.json"; done
+    "$RETOOL" analyze "$OUT"/{text,tools}/{rl,eval-rl} --out "$OUT/analysis"
+    "$RETOOL" report "$OUT"/{text,tools}/{rl,eval-cold,eval-rl} --title "GSM8K: ReTool beside text-only" --out "$OUT/report.html"
+}
+
 mkdir -p "$OUT"
 synth
 [ $# -gt 0 ] || set -- tools text
@@ -45,3 +54,4 @@ for name in "$@"; do
         *) echo "there is no arm $name, only tools and text" >&2; exit 2 ;;
     esac
 done
+tell

@@ -37,6 +37,8 @@ class SmallVllm:
         self.going_on = asyncio.Event()
         self.going_on.set()
         self.dies_after: int | None = None  # events of a stream
+        self.hangs_up = False  # on a connection that is used again, as one does that has just decided to
+        self._callers: set[Any] = set()
         self.requests: list[dict[str, Any]] = []
         self.calls: list[str] = []
         self.aborted = 0
@@ -87,6 +89,10 @@ class SmallVllm:
         return web.json_response({})
 
     async def _generate(self, request: web.Request) -> web.StreamResponse:
+        caller = request.transport.get_extra_info("peername")
+        if self.hangs_up and caller in self._callers:
+            request.transport.abort()
+        self._callers.add(caller)
         body = await request.json()
         self.requests.append(body)
         if len(body["cache_salt"]) > 128 or set(body["cache_salt"]) & set("@/\\\0"):

@@ -79,6 +79,7 @@ def test_what_does_not_fit_is_refused_with_the_numbers(overrides: list[str], mes
         ["rl.micro_batch_tokens=65536"],
         ["cluster.tensor_parallel=1", "cluster.gpu=l40s-48", "cluster.samplers=16", "cluster.learners=16"],
         [*TWO_NODES, "cluster.tensor_parallel=1", "cluster.samplers=16", "rollout.max_tokens=30000"],
+        [*TWO_NODES, "cluster.tensor_parallel=1", "cluster.samplers=16", "sampler.backend=engine"],
     ],
 )
 def test_following_the_advice_removes_the_problem(overrides: list[str]) -> None:
@@ -120,13 +121,34 @@ def test_settings_that_contradict_each_other_are_named(overrides: list[str], mes
         plan(*overrides)
 
 
+def test_an_engine_that_takes_turns_keeps_its_memory_beside_all_of_the_learners() -> None:
+    turns = ["cluster.placement=colocated", "cluster.mode=sync", "cluster.learners=8", "cluster.samplers=8"]
+    vllm, engine = (plan(*turns, f"sampler.backend={name}", preset="qwen2.5-7b") for name in ("vllm", "engine"))
+    learning, sampling = vllm.gpus
+    (together,) = engine.gpus
+    engine.check()
+    sizes = {item.name: item.size for item in together.items}
+    assert {f"learner's {item.name}" for item in learning.items} <= sizes.keys()
+    assert together.used <= together.capacity == sampling.capacity
+    assert 0 < engine.kv_rows < vllm.kv_rows
+
+
+def test_a_plan_says_what_is_on_paper_only() -> None:
+    def on_paper(*overrides: str) -> list[str]:
+        return [note for note in plan(*overrides).notes if "on paper" in note]
+
+    assert [note.split()[0] for note in on_paper()] == ["NCCL"]
+    assert not on_paper("cluster.weights=shared_memory")
+    assert "vLLM takes turns" in on_paper(*TWO_NODES)[-1]
+
+
 def test_processes_without_gpus_share_the_memory_of_their_node() -> None:
     settings = [*SMALL, "cluster.gpu=cpu", "cluster.nodes=3", "cluster.gpus_per_node=2", "cluster.node_cores=2"]
     settings += ["cluster.learners=2", "cluster.samplers=2", "cluster.tensor_parallel=1", "sampler.backend=engine"]
     settings += ["rollout.max_tokens=160", "rollout.rows=8", "rl.micro_batch_tokens=1024", "sandbox.memory_mib=256"]
     made = plan(*settings, "cluster.node_memory_gib=4")
     made.check()
-    assert made.gpus == [] and made.step is None and made.transport == "files"
+    assert made.gpus == [] and made.step is None and made.transport == "shared_memory"
     assert {item.name for item in made.nodes[0].items} >= {"learners: weights", "sandbox at its limits"}
     assert any(item.name == "samplers: KV cache" for item in made.nodes[1].items)
     with pytest.raises(UsageError, match=r"node 0 needs .* of main memory .* and has 1.0 GiB"):

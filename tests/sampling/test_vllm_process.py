@@ -43,6 +43,9 @@ from retool.sampling.vllm_server import VllmServer
 async def train():
     served = pathlib.Path(sys.argv[1]).parent / "served"
     async with VllmServer(sys.argv[1], served, dtype="float32", context=100, sequences=8):
+        if len(sys.argv) > 2:
+            children = pathlib.Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+            assert [os.kill(int(child), 9) for child in children]
         os.kill(os.getpid(), 9)
 asyncio.run(train())
 """
@@ -135,7 +138,9 @@ def test_it_ends_with_its_worker_if_it_is_killed_itself(tmp_path: Path) -> None:
     asyncio.run(kill())
 
 
-def test_it_does_not_outlive_a_trainer_that_is_killed(tmp_path: Path) -> None:
-    trainer = subprocess.run([sys.executable, "-c", TRAINER, str(stand_in(tmp_path))], env=os.environ)
+@pytest.mark.parametrize("children_first", [[], ["as Ray does"]])
+def test_it_does_not_outlive_a_trainer_that_is_killed(children_first: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TRAINER, str(stand_in(tmp_path)), *children_first]
+    trainer = subprocess.run(command, env=os.environ)
     assert trainer.returncode == -signal.SIGKILL
     assert none_runs(tmp_path)

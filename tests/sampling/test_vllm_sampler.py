@@ -277,6 +277,19 @@ def test_a_server_that_dies_is_an_error_and_the_handle_stays_what_it_was(
     talk(model, vllm, tmp_path, conversation)
 
 
+def test_a_server_that_hangs_up_between_requests_loses_nothing(
+    model: PreTrainedModel, vllm: SmallVllm, tmp_path: Path
+) -> None:
+    vllm.hangs_up = True
+
+    async def conversation(sampler: VllmSampler) -> None:
+        for key in range(3):
+            segment = await sampler.extend(None, PROMPT, params(4), never, key)
+            assert len(segment.ids) == 4
+
+    talk(model, vllm, tmp_path, conversation)
+
+
 def test_a_cancelled_segment_aborts_its_request(model: PreTrainedModel, vllm: SmallVllm, tmp_path: Path) -> None:
     async def conversation(sampler: VllmSampler) -> None:
         task = asyncio.create_task(sampler.extend(None, PROMPT, params(400), never, key=1))

@@ -28,7 +28,7 @@ SETTINGS = {"num_cpus": 2, "object_store_memory": MEMORY}
 @contextmanager
 def three_nodes(**head: Any) -> Iterator[Cluster]:
     """This process is connected to it."""
-    cluster = Cluster(head_node_args=SETTINGS | head)
+    cluster = Cluster(initialize_head=True, head_node_args=SETTINGS | head)
     try:
         for _ in range(2):
             cluster.add_node(**SETTINGS)
@@ -77,11 +77,15 @@ def steps(run: RunFolder) -> int:
 
 def processes(kind: str) -> list[int]:
     """Process ids of the actors of a class, of clusters that this process has started."""
+    return running(lambda words: words[0].startswith(f"ray::{kind}"))
+
+
+def running(is_meant: Callable[[list[str]], bool]) -> list[int]:
+    """Process ids of what this process, or one of its children, has started with such words."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            title = (path / "cmdline").read_text().partition("\0")[0]
-            if title.startswith(f"ray::{kind}") and _descends(int(path.name)):
+            if is_meant((path / "cmdline").read_text().split("\0")) and _descends(int(path.name)):
                 found.append(int(path.name))
         except (FileNotFoundError, ProcessLookupError):
             continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ pytest.importorskip("ray", reason="Ray is not installed")
 
 from ray_cluster import assert_alike, assert_each_once, events, reinforce_on_ray, three_nodes
 
+from retool.runs import read_rows
 from retool.types import Author
 
 RL = ("threads=1", "rl.steps=3", "rl.eval_every=3", "rl.eval_problems=3", "rl.save_every=1")
@@ -34,6 +37,8 @@ def test_in_sync_a_run_on_ray_is_the_run_of_one_process(one, cold: Path, tmp_pat
     run = reinforce_on_ray(config, cold, tmp_path / "rl")
     assert_alike(run, one)
     assert not events(run)
+    shares = Counter((row["step"], row["sampler"]) for row in read_rows(run.samplers) if row["did"] == "rollout")
+    assert all(shares[step, sampler] == config.rl.prompts / 2 for step in (2, 3) for sampler in (0, 1))
 
 
 def test_a_gang_of_two_learners_learns_as_one_process(one, cold: Path, tmp_path: Path) -> None:
@@ -47,8 +52,16 @@ def test_a_gang_of_two_learners_learns_as_one_process(one, cold: Path, tmp_path:
 @pytest.mark.parametrize("mode", ["one_step_off", "async"])
 def test_what_is_learned_from_is_never_older_than_the_bound(mode: str, cold: Path, tmp_path: Path) -> None:
     config = small_config(*RL, *CLUSTER, f"cluster.mode={mode}", "rl.steps=6", "rollout.deterministic=false")
+    began = time.time()
     run = reinforce_on_ray(config, cold, tmp_path / "rl")
     assert_each_once(run, config)
+    work = list(read_rows(run.samplers))
+    assert all(began <= row["began"] + 0.001 and row["began"] <= row["ended"] <= time.time() + 0.001 for row in work)
+    rolled_out = Counter(row["group"] for row in work if row["did"] == "rollout")
+    assert len(rolled_out) == 6 * config.rl.prompts and set(rolled_out.values()) == {1}
+    assert Counter(row["step"] for row in work if row["did"] == "evaluation") == {0: 3, 3: 3, 6: 3}
+    assert {row["version"] for row in work if row["did"] == "weights" and not row["lost"]} >= {0, 6}
+    assert not any(row["lost"] for row in work if row["did"] != "weights")  # which the end of a run may cut off
     for step, trajectories in run.read_trajectories().items():
         written = [span for each in trajectories for span in each.spans if span.author is Author.MODEL]
         ages = [step - 1 - version for span in written for version in span.versions()]

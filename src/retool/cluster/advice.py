@@ -9,6 +9,7 @@ from typing import Any
 from retool.cluster.hardware import GIB, GPUS, Gpu, Hardware
 from retool.cluster.memory import (
     held_by_learner,
+    keeps_memory,
     kv_cache,
     longest,
     needs_critic,
@@ -104,12 +105,15 @@ def advise_sampler(shape: ModelShape, config: Config, hardware: Hardware) -> str
 
     sizes = [2**n for n in range(1, 8) if cluster.tensor_parallel < 2**n <= hardware.gpus_per_node]
     changes: list[Settings] = []
-    for size in sizes:
+    for size in sizes if config.sampler.backend == "vllm" else ():
         if shape.heads % size == 0:
             samplers = max(1, cluster.samplers * cluster.tensor_parallel // size)
             changes.append({"cluster__tensor_parallel": size, "cluster__samplers": samplers})
     if cluster.placement == "colocated":
-        changes += _more_learners(config, hardware)
+        if keeps_memory(config):
+            changes += [{"model__gradient_checkpointing": True}, *_smaller_learners(config, hardware)]
+        else:
+            changes += _more_learners(config, hardware)
     if config.rollout.max_tokens > _SHORT:
         changes.append({"rollout__max_tokens": config.rollout.max_tokens // 2})
     found = [_written(change) for change in _first_of_each(change for change in changes if fits(change))]

@@ -215,10 +215,18 @@ def room_for_cache(shape: ModelShape, config: Config, hardware: Hardware) -> int
     """Bytes for the KV cache on each GPU of a sampler; without GPUs, of the process."""
     if hardware.gpu is None:  # the engine allocates its rows at once, and processes share the node's memory
         return config.rollout.cache_mib * _MIB if config.rollout.cache_mib else hardware.node_memory
+    return room_on_gpu(shape, config, hardware.gpu.memory)
+
+
+def room_on_gpu(shape: ModelShape, config: Config, memory: int) -> int:
+    """Of the `memory` of a sampler's GPU, what is left for the KV cache."""
     held = total(held_by_sampler(shape, config))
     if _cluster(config).placement == "apart":
-        return usable(hardware.gpu.memory, "sampler") - held
-    return usable(hardware.gpu.memory, "learner") - asleep() - total(held_by_learner(shape, config)) - held
+        return usable(memory, "sampler") - held
+    learner = held_by_learner(shape, config)
+    if keeps_memory(config):
+        learner += passes_of_learner(shape, config)
+    return usable(memory, "learner") - asleep() - total(learner) - held
 
 
 # Around them
@@ -229,6 +237,12 @@ def usable(memory: int, process: str) -> int:
     if process == "sampler":
         return int(_VLLM_SHARE * memory)
     return int((1 - _FRAGMENTED) * memory) - _CUDA
+
+
+def keeps_memory(config: Config) -> bool:
+    """Does a sampler that takes turns with a learner hold its weights and its cache while that one learns? vLLM gives
+    them back; the engine does not, and what torch has once taken for a pass the learner keeps."""
+    return config.sampler.backend == "engine"
 
 
 def asleep() -> int:
@@ -253,8 +267,10 @@ def main_memory(
         items.append(Item("a checkpoint before it is written", b * shape.parameters, f"{b} · P"))
     if samplers:
         items.append(Item("samplers and their agents", samplers * 2 * process, f"{2 * samplers} · {process / GIB} GiB"))
-        if transport(_cluster(config), hardware) != "nccl":
-            items.append(Item("weights on their way", 2 * b * shape.parameters, f"two versions · {b} · P"))
+        if config.sampler.backend == "vllm":
+            items.append(Item("weights to hand over", samplers * b * shape.parameters, f"{samplers} · {b} · P"))
+    if (samplers or writer) and transport(_cluster(config), hardware) != "files":
+        items.append(Item("weights on their way", 2 * b * shape.parameters, f"two versions · {b} · P"))
     if sandbox:
         items.append(_sandbox(config, hardware))
     return items
@@ -283,9 +299,7 @@ def transport(cluster: ClusterConfig, hardware: Hardware) -> str:
     """How weights travel where `cluster.weights` leaves it open."""
     if cluster.weights != "auto":
         return cluster.weights
-    if hardware.gpu:
-        return "nccl"
-    return "shared_memory" if hardware.nodes == 1 else "files"
+    return "nccl" if hardware.gpu else "shared_memory"
 
 
 def _cluster(config: Config) -> ClusterConfig:

@@ -11,6 +11,7 @@ from retool.cluster.memory import (
     asleep,
     held_by_learner,
     held_by_sampler,
+    keeps_memory,
     kv_cache,
     kv_token_bytes,
     longest,
@@ -153,7 +154,10 @@ def _gpus(
     learner = usable(memory, "learner")
     if cluster.placement == "colocated":
         room = learner - asleep()
-        own = [Item(f"learner's {item.name}", item.size, item.formula) for item in resident]
+        kept = [*resident, *passes] if keeps_memory(config) else resident
+        own = [Item(f"learner's {item.name}", item.size, item.formula) for item in kept]
+        if keeps_memory(config):
+            return [Memory("learner and sampler", [*own, *sampling], room)]
         return [Memory("while learning", [*resident, *passes], room), Memory("while sampling", [*own, *sampling], room)]
     found = [Memory("learner", [*resident, *passes], learner)]
     if not config.sampler.urls:
@@ -256,6 +260,13 @@ def _notes(plan: ClusterPlan, config: Config, cluster: ClusterConfig) -> list[st
     if plan.placement.idle:
         places = "GPUs" if plan.hardware.gpu else "places"
         notes.append(f"{plan.placement.idle} of {plan.hardware.gpus} {places} have nothing to do")
+    if plan.transport == "nccl":
+        notes.append("NCCL is on paper: a run sends weights through Ray's object store, which is slower")
+    if cluster.placement == "colocated" and not keeps_memory(config):
+        notes.append(
+            "that vLLM takes turns with learners is on paper: a run takes cluster.placement=apart, or "
+            "sampler.backend=engine"
+        )
     if width(config) == 4 and plan.hardware.gpu:
         notes.append("model.dtype=float32 computes and samples at a fraction of the speed of bfloat16 on GPUs")
     return notes

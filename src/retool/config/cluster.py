@@ -23,7 +23,8 @@ class ClusterConfig(Section):
     """Supervisors that run code, at most one a node; null: one on every node. Trajectories use the nearest."""
 
     placement: Literal["apart", "colocated"] = "apart"
-    """`apart`: learners and samplers have GPUs of their own; `colocated`: they take turns on the same ones."""
+    """`apart`: learners and samplers have GPUs of their own; `colocated`: they take turns on the same ones, with
+    `sampler.backend=engine`; of vLLM in plans only."""
 
     mode: Literal["sync", "one_step_off", "async"] = "sync"
     """`sync`: sample, learn, sample; `one_step_off`: a step is sampled while the one before is learned from; `async`:
@@ -41,8 +42,9 @@ class ClusterConfig(Section):
     """Calls that wait at one sandbox, at most; further ones go to another node's."""
 
     weights: Literal["auto", "nccl", "shared_memory", "files"] = "auto"
-    """How weights reach the samplers; `auto`: by NCCL between GPUs, else through shared memory on one node, else as
-    files in `sampler.weights_folder`."""
+    """How weights reach the samplers. `shared_memory`: Ray's object store, which is shared memory within a node and one
+    transfer between two; `files`: in `sampler.weights_folder`, which all nodes see; `nccl`: in plans only; `auto`: in
+    plans for GPUs `nccl`, else `shared_memory`."""
 
     nodes: int = Field(1, gt=0)
     """Machines, for a plan without them at hand; a cluster that is there is asked."""

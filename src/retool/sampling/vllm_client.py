@@ -43,8 +43,10 @@ class VllmClient:
 
     async def __aenter__(self) -> Self:
         timeout = ClientTimeout(total=None, sock_connect=30.0, sock_read=_SILENCE_SECONDS)
-        # vLLM queues what it has no room for, so nothing waits here for a connection.
-        self._session = ClientSession(connector=TCPConnector(limit=0), timeout=timeout, read_bufsize=1 << 20)
+        # vLLM queues what it has no room for, so nothing waits here for a connection; and it hangs up on those that
+        # have rested for some seconds, perhaps just when one is used again, so each request has its own.
+        connector = TCPConnector(limit=0, force_close=True)
+        self._session = ClientSession(connector=connector, timeout=timeout, read_bufsize=1 << 20)
         try:
             await self._check_version()
             await self._check_logprobs()

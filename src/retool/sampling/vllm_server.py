@@ -26,13 +26,18 @@ _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
 }
 
-# Leads the process group. It outlives the server by so much as it takes to end what the server has left behind, and
-# kills the group when the pipe to this process closes, however this process ended.
+# Outlives the server by so much as it takes to end what the server has left behind, and kills the process group when
+# the pipe to this process closes, however this process ended. It is a grandchild: of a worker that ends Ray kills the
+# children, and them alone. The child leads the group, and waits.
 _KEEPER = """
 import os, signal, subprocess, sys, threading
-server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+keeper = os.fork()
+server = None if keeper else subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.signal(signal.SIGINT, signal.SIG_IGN)
+if keeper:
+    os.waitpid(keeper, 0)
+    sys.exit()
 def watch():
     sys.stdin.buffer.read()
     os.killpg(0, signal.SIGKILL)

@@ -10,14 +10,17 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from retool.cluster.groups import Group, GroupQueue
+from retool.cluster.memory import sampler_count
 from retool.config.load import dump_config
 from retool.errors import RetoolError, UsageError
 from retool.runs import RunFolder
 from retool.stages.cluster.gang import train
 from retool.stages.cluster.learner import Outcome, Run
-from retool.stages.cluster.sampling import keep_sampler
+from retool.stages.cluster.places import reserve
+from retool.stages.cluster.sampling import Work, keep_sampler
 from retool.stages.cluster.sandboxes import PlacedSandbox, keep_sandboxes
 from retool.stages.cluster.weights import Published
 
@@ -34,8 +37,10 @@ class Controller:
     def __init__(self) -> None:
         self.gang = 0
         self.weights: Published | None = None
+        self.shared: PlacementGroup | None = None  # places that learners and samplers have together
         self._weights_before: Published | None = None
         self.sandboxes_by_node: dict[str, PlacedSandbox] = {}
+        self.at_work: list[Work] = []
         self.news = asyncio.Event()
         self._under_way: dict[str, ray.ObjectRef] = {}
         self._is_stopping = False
@@ -122,8 +127,9 @@ class Controller:
         self._weights_before, self.weights = self.weights or self._weights_before, None
         return self.gang
 
-    async def roll_out(self, sampler: ActorHandle, group: Group) -> None:
-        """Have a sampler roll out a group; where it fails, the group is anybody's again, and its error is raised."""
+    async def roll_out(self, sampler: ActorHandle, group: Group) -> bool:
+        """Have a sampler roll out a group. False: nobody wants it any more. Where it fails, the group is anybody's
+        again, and its error is raised."""
         is_complete = False
         ended, rollout = sampler.roll_out.options(num_returns=2).remote(group)
         self._under_way[group.key] = ended
@@ -139,6 +145,7 @@ class Controller:
             if not is_complete and self.queue.give_back(group):
                 self.record("group_restarted", group=group.key)
             self.tell_samplers()
+        return is_complete
 
     def tell_samplers(self) -> None:
         """Something may be to be done for them."""
@@ -155,8 +162,9 @@ class Controller:
         return ray.get_runtime_context().current_actor
 
     async def _run(self) -> Outcome:
-        samplers = len(self.task.config.sampler.urls) or self.cluster.samplers
-        kept: list[Coroutine[Any, Any, None]] = [keep_sampler(self, number) for number in range(samplers)]
+        self.shared = reserve(self.task.config) if self.cluster.placement == "colocated" else None
+        samplers = range(sampler_count(self.task.config))
+        kept: list[Coroutine[Any, Any, None]] = [keep_sampler(self, number) for number in samplers]
         if self.task.config.protocol.name != "text":
             kept.append(keep_sandboxes(self))
         training = asyncio.create_task(train(self))
@@ -170,6 +178,8 @@ class Controller:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if self.shared is not None:
+                remove_placement_group(self.shared)
 
     async def _awaited(self, key: str) -> ray.ObjectRef:
         result = asyncio.ensure_future(self.queue.result(key))

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.placement_group import remove_placement_group
 
-from retool.config.schema import Config
 from retool.errors import RetoolError
 from retool.stages.cluster.learner import LearnerActor, Outcome
+from retool.stages.cluster.places import options_of_learner, reserve
 
 if TYPE_CHECKING:
     from retool.stages.cluster.controller import Controller
@@ -26,13 +25,15 @@ _LAST_WORDS_SECONDS = 30.0  # in which the others say what they know when one ha
 async def train(controller: Controller) -> Outcome:
     """Train to the end, with as many gangs as it takes; each goes on from the last checkpoint."""
     losses, reached = 0, -1
+    config = controller.task.config
     while True:
         gang = controller.new_gang()
-        places = _reserve(controller.task.config)
+        places = controller.shared or reserve(config)
         learners: list[ActorHandle] = []
         try:
             await places.ready()
-            learners = [_start(controller.task.config, places, rank) for rank in range(places.bundle_count)]
+            options = [options_of_learner(config, places, rank) for rank in range(places.bundle_count)]
+            learners = [ray.remote(LearnerActor).options(**each).remote() for each in options]
             return await _run(controller, gang, learners)
         except RayActorError as error:
             version = controller.weights.version if controller.weights else -1
@@ -46,7 +47,8 @@ async def train(controller: Controller) -> Outcome:
         finally:
             for learner in learners:
                 ray.kill(learner)
-            remove_placement_group(places)
+            if places is not controller.shared:
+                remove_placement_group(places)
 
 
 async def _run(controller: Controller, gang: int, learners: Sequence[ActorHandle]) -> Outcome:
@@ -72,18 +74,6 @@ async def _run(controller: Controller, gang: int, learners: Sequence[ActorHandle
 
 def _has_failed(task: asyncio.Task[Outcome]) -> bool:
     return task.done() and (task.exception() is not None or bool(task.result().error))
-
-
-def _reserve(config: Config) -> PlacementGroup:
-    """A place for each learner, on as few nodes as possible."""
-    bundle = {"CPU": max(1, config.threads)} | ({} if config.model.device == "cpu" else {"GPU": 1})
-    return placement_group([bundle] * config.cluster.learners, strategy="PACK")
-
-
-def _start(config: Config, places: PlacementGroup, rank: int) -> ActorHandle:
-    strategy = PlacementGroupSchedulingStrategy(places, placement_group_bundle_index=rank)
-    needed = {"num_cpus": max(1, config.threads), "num_gpus": 0 if config.model.device == "cpu" else 1}
-    return ray.remote(LearnerActor).options(scheduling_strategy=strategy, **needed).remote()
 
 
 async def _outcome(call: Awaitable[Outcome]) -> Outcome:

@@ -16,6 +16,7 @@ from retool.config.schema import Config
 from retool.errors import RetoolError, UsageError
 from retool.stages.cluster.controller import Controller
 from retool.stages.cluster.learner import Outcome, Run
+from retool.stages.cluster.places import resources
 from retool.types import Problem
 
 _NAMESPACE = "retool"
@@ -68,20 +69,18 @@ def check(config: Config) -> None:
         )
     if cluster.weights == "files" and config.sampler.weights_folder is None:
         raise UsageError("cluster.weights=files needs sampler.weights_folder, a folder that all nodes see")
-    if cluster.placement == "colocated" and config.model.device != "cpu":
+    if config.sampler.urls and config.sampler.backend == "engine":
+        raise UsageError("sampler.urls are vLLM servers: set sampler.backend=vllm, or leave them out")
+    if cluster.placement == "colocated" and config.sampler.backend == "vllm":
         raise UsageError(
-            "cluster.placement=colocated is planned for, but not run: set cluster.placement=apart, with GPUs for both"
+            "cluster.placement=colocated is run with sampler.backend=engine only, as vLLM keeps its memory while "
+            "learners compute: set cluster.placement=apart, with GPUs for both"
         )
-
-
-def resources(config: Config) -> dict[str, float]:
-    """What Ray must have for all processes at the same time."""
-    cluster = config.cluster
-    samplers = len(config.sampler.urls) or cluster.samplers
-    needed = {"CPU": float((cluster.learners + samplers) * max(1, config.threads))}
-    if config.model.device != "cpu":
-        needed["GPU"] = float(cluster.learners + (0 if config.sampler.urls else samplers * cluster.tensor_parallel))
-    return needed
+    if cluster.tensor_parallel > 1 and config.sampler.backend == "engine":
+        raise UsageError(
+            f"cluster.tensor_parallel={cluster.tensor_parallel} needs sampler.backend=vllm; the engine samples on one "
+            "device"
+        )
 
 
 def _with_absolute_paths(config: Config) -> Config:

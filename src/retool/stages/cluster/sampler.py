@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import ray
+import torch
 from ray.actor import ActorHandle
 
 from retool.cluster.groups import Group
@@ -15,6 +16,7 @@ from retool.errors import RetoolError
 from retool.learner.adapters import merged_parameters
 from retool.learner.policy import load_trainable
 from retool.stages.bench import Rollout
+from retool.stages.cluster.places import beside_learner
 from retool.stages.cluster.sandboxes import NearestSandbox
 from retool.stages.cluster.weights import Published, take_over
 from retool.stages.progress import Progress, console
@@ -28,14 +30,21 @@ class SamplerActor:
     All coroutines run in one event loop, and all of torch in its thread.
     """
 
+    def __init__(self) -> None:
+        self._stack = AsyncExitStack()
+        self._opening: asyncio.Task[str] | None = None
+
     async def open(self, config: Config, problems: Sequence[Problem], arm: str, controller: ActorHandle) -> str:
         """Load the model and be ready for any of `problems`; the node that this is on. To be called once."""
+        self._opening = asyncio.current_task()
         console.quiet = True  # a step's progress is told by the learner
         prepare_torch(config)
         model, tokenizer = load_trainable(config.model, config.seed, None)
+        if config.cluster.placement == "colocated" and model.device.type == "cuda":
+            config = beside_learner(config, torch.cuda.mem_get_info(model.device)[1])
         node = ray.get_runtime_context().get_node_id()
         sandbox = NearestSandbox(node, lambda: controller.sandboxes.remote())
-        self._model, self._version, self._stack = model.requires_grad_(False), -1, AsyncExitStack()
+        self._model, self._version = model.requires_grad_(False), -1
         self._bench = await self._stack.enter_async_context(
             open_workbench(config, model, tokenizer, problems, model_name=config.model.path, arm=arm, executor=sandbox)
         )
@@ -72,5 +81,8 @@ class SamplerActor:
         )
 
     async def close(self) -> None:
-        """End what was started for it, such as a server."""
+        """End what was started for it, such as a server, or is being started."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
         await self._stack.aclose()
