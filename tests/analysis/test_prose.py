@@ -7,8 +7,8 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planted import OK, ran, respond
 
+from planted import OK, ran, respond
 from retool.analysis import prose
 from retool.errors import UsageError
 from retool.types import Author, CallStatus, Span, ToolCall, Trajectory

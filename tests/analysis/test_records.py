@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from planted import ERROR, MALFORMED, NAME_ERROR, OK, failed, ran, respond
 
+from planted import ERROR, MALFORMED, NAME_ERROR, OK, failed, ran, respond
 from retool.analysis import Purpose, observe
 from retool.types import Author, CallStatus, Span, StopReason, ToolCall
 

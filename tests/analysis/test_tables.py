@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from planted import ERROR, MALFORMED, failed, ran, respond
 
+from planted import ERROR, MALFORMED, failed, ran, respond
 from retool.analysis import (
     Purpose,
     agreement,

@@ -10,10 +10,10 @@ from retool.config.load import load_config
 from retool.config.schema import Config
 from retool.learner.checkpoint import list_checkpoints
 from retool.runs import RunFolder
-from retool.stages.rl import run_rl
-from retool.stages.sft import run_sft
 from retool.stages.sources import load_split
 from retool.stages.synth import synthesize
+from retool.stages.training.rl import run_rl
+from retool.stages.training.sft import run_sft
 from retool.types import Trajectory
 
 OVERRIDES = [

@@ -13,10 +13,10 @@ import pytest
 from retool.config.load import load_config
 from retool.config.schema import Config
 from retool.runs import read_trajectories
-from retool.stages.rl import run_rl
-from retool.stages.sft import run_sft
 from retool.stages.sources import load_split
 from retool.stages.synth import synthesize
+from retool.stages.training.rl import run_rl
+from retool.stages.training.sft import run_sft
 
 STEPS, PASSED = 5, 0.9
 OVERRIDES = [f"rl.steps={STEPS}", "rl.save_every=5", "rl.decay=constant", "rl.eval_every=5", "rl.eval_problems=100"]

@@ -17,7 +17,7 @@ from retool.learner.checkpoint import latest_resumable, list_checkpoints
 from retool.learner.optimizer import Optimizer
 from retool.learner.trained import Trained
 from retool.runs import RunFolder
-from retool.stages.keeping import Keeper
+from retool.stages.training.keeping import Keeper
 
 ACCURACIES = {1: 0.1, 2: 0.5, 3: 0.5, 4: 0.2, 5: 0.4, 6: 0.6, 7: 0.6, 8: 0.1}
 Steps = Callable[[RunFolder, int], None]

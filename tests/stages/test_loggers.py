@@ -13,8 +13,8 @@ from small_run import reinforce, small_config
 from retool.config.schema import Config
 from retool.errors import UsageError
 from retool.runs import RunFolder, read_rows
-from retool.stages.logbook import Logbook
-from retool.stages.loggers import check_loggers, last_logged, open_loggers
+from retool.stages.training.logbook import Logbook
+from retool.stages.training.loggers import check_loggers, last_logged, open_loggers
 
 
 class Tracker:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retool.stages.passes import draw_in_passes
+from retool.stages.training.passes import draw_in_passes
 
 
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 100))

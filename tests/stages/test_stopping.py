@@ -17,7 +17,7 @@ from small_run import assert_same, reinforce, small_config
 from retool.learner.checkpoint import list_checkpoints, load_state
 from retool.runs import RunFolder, read_rows
 from retool.stages.progress import Progress
-from retool.stages.stopping import Stopped, Stopping
+from retool.stages.training.stopping import Stopped, Stopping
 from retool.stages.workbench import Workbench
 
 CONFIG = small_config("threads=1", "rl.steps=4", "rl.save_every=10", "rl.eval_every=2")
@@ -108,7 +108,7 @@ def test_a_step_that_was_being_evaluated_keeps_its_update(
 
 def test_a_second_one_ends_at_once() -> None:
     code = (
-        "import signal; from retool.stages.stopping import Stopping\n"
+        "import signal; from retool.stages.training.stopping import Stopping\n"
         "with Stopping() as stop:\n"
         "    signal.raise_signal(signal.SIGTERM)\n"
         "    print(stop.requested, flush=True)\n"

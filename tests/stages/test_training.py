@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from retool.errors import UsageError
 from retool.runs import RunFolder, read_rows
-from retool.stages.rl import run_rl
 from retool.stages.sources import load_split
+from retool.stages.training.rl import run_rl
 from retool.types import Author, Trajectory
 
 

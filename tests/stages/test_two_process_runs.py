@@ -27,7 +27,7 @@ from retool.learner.policy import load_policy
 from retool.objectives.registry import register
 from retool.runs import RunFolder, read_rows
 from retool.stages.progress import Progress
-from retool.stages.sft import run_sft
+from retool.stages.training.sft import run_sft
 from retool.stages.workbench import open_workbench
 from retool.types import Problem, Trajectory
 from small_vllm import SmallVllm

@@ -48,7 +48,7 @@ def sft(config: tuple[str, ...], traces: Path, model: str | None, seed: int | No
     settings = load(config, model__path=model, seed=seed)
     if not traces.is_file():
         raise UsageError(f"there is no file {traces}; `retool synth` makes traces")
-    from retool.stages.sft import run_sft
+    from retool.stages.training.sft import run_sft
 
     say(f"trained: {run_sft(settings, traces, out)}")
 
@@ -106,7 +106,7 @@ def rl(
 
         say(f"trained: {run_on_cluster(*run)}")
         return
-    from retool.stages.rl import run_rl
+    from retool.stages.training.rl import run_rl
 
     say(f"trained: {asyncio.run(run_rl(*run))}")
 

@@ -30,10 +30,10 @@ from retool.runs import RunFolder
 from retool.stages.eval.recipe import run_eval
 from retool.stages.progress import console
 from retool.stages.report.recipe import gather
-from retool.stages.rl import run_rl
-from retool.stages.sft import read_traces, run_sft
 from retool.stages.sources import load_split
 from retool.stages.synth import synthesize
+from retool.stages.training.rl import run_rl
+from retool.stages.training.sft import read_traces, run_sft
 
 RETOOL, TEXT_ONLY = "ReTool", "text-only"
 SYSTEMS = {

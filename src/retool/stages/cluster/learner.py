@@ -16,7 +16,7 @@ from ray.actor import ActorHandle
 from retool.config.schema import Config
 from retool.errors import RetoolError
 from retool.stages.cluster.bench import ClusterBench
-from retool.stages.rl import run_rl
+from retool.stages.training.rl import run_rl
 from retool.types import Problem
 
 

@@ -19,7 +19,7 @@ from retool.runs import RunFolder
 from retool.stages.cluster.places import config_of_sampler, options_of_sampler
 from retool.stages.cluster.sampler import SamplerActor
 from retool.stages.cluster.weights import Published
-from retool.stages.refill import problems_of_run
+from retool.stages.training.refill import problems_of_run
 
 if TYPE_CHECKING:
     from retool.stages.cluster.controller import Controller

@@ -14,8 +14,8 @@ from retool.learner.objective import Objective, learnable
 from retool.objectives.selection import equal_rewards
 from retool.runs import RunFolder
 from retool.stages.bench import Rollout, RolloutBench, occupancy
-from retool.stages.passes import draw_in_passes
 from retool.stages.progress import Progress
+from retool.stages.training.passes import draw_in_passes
 from retool.types import Problem, Trajectory
 
 

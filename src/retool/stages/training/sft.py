@@ -21,12 +21,12 @@ from retool.learner.tokenizer import check_reload, train_tokenizer
 from retool.learner.trained import Trained
 from retool.protocol import make_protocol
 from retool.runs import RunFolder, environment
-from retool.stages.logbook import Logbook
-from retool.stages.loggers import check_loggers, last_logged, open_loggers
-from retool.stages.passes import draw_in_passes
-from retool.stages.processes import to_be_sharded, training_processes
 from retool.stages.progress import Progress, console
-from retool.stages.stopping import Stopped, Stopping
+from retool.stages.training.logbook import Logbook
+from retool.stages.training.loggers import check_loggers, last_logged, open_loggers
+from retool.stages.training.passes import draw_in_passes
+from retool.stages.training.processes import to_be_sharded, training_processes
+from retool.stages.training.stopping import Stopped, Stopping
 from retool.stages.workbench import prepare_torch
 from retool.types import Kind, Trace
 

@@ -27,14 +27,14 @@ from retool.learner.policy import load_policy, load_trainable
 from retool.objectives.selection import void_turns
 from retool.runs import EVENTS, RunFolder, environment
 from retool.stages.bench import Rollout, RolloutBench
-from retool.stages.guards import refuse_endless_nan, refuse_overload
-from retool.stages.keeping import Keeper, Unfinished
-from retool.stages.logbook import Logbook
-from retool.stages.loggers import check_loggers, last_logged, open_loggers
-from retool.stages.processes import to_be_sharded, training_processes
 from retool.stages.progress import Progress
-from retool.stages.refill import check_refill, problems_of_run, roll_out_step
-from retool.stages.stopping import Stopping
+from retool.stages.training.guards import refuse_endless_nan, refuse_overload
+from retool.stages.training.keeping import Keeper, Unfinished
+from retool.stages.training.logbook import Logbook
+from retool.stages.training.loggers import check_loggers, last_logged, open_loggers
+from retool.stages.training.processes import to_be_sharded, training_processes
+from retool.stages.training.refill import check_refill, problems_of_run, roll_out_step
+from retool.stages.training.stopping import Stopping
 from retool.stages.workbench import open_workbench, prepare_torch
 from retool.types import Problem, Trajectory
 

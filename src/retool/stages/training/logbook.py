@@ -11,8 +11,8 @@ from rich.markup import escape
 
 from retool.analysis import Alarm
 from retool.runs import RunFolder, read_rows
-from retool.stages.loggers import Logger
 from retool.stages.progress import console
+from retool.stages.training.loggers import Logger
 
 Watch = Callable[[Sequence[Mapping[str, Any]]], list[Alarm]]
 
