@@ -96,6 +96,7 @@ def test_apart_a_sampler_has_gpus_of_its_own_but_for_one_whose_server_runs_alrea
     assert resources(config_of("cluster.tensor_parallel=4", "cluster.samplers=2")) == {"CPU": 6, "GPU": 12}
 
 
+@pytest.mark.slow
 def test_a_run_in_shared_places_goes_on_in_them_when_a_learner_dies(cluster: None, cold: Path, tmp_path: Path) -> None:
     rl = ("threads=1", "rl.steps=4", "rl.save_every=1", "rl.eval_every=0")
     config, run = small_config(*rl, "cluster.placement=colocated", "cluster.gpu=cpu"), RunFolder(tmp_path / "rl")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,12 +15,23 @@ from small_run import reinforce, small_config
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
-from ray_cluster import assert_alike, assert_each_once, events, reinforce_on_ray, three_nodes
+from ray_cluster import (
+    assert_alike,
+    assert_counted,
+    assert_each_once,
+    events,
+    processes,
+    reinforce_on_ray,
+    steps,
+    three_nodes,
+    wait,
+)
 
-from retool.runs import read_rows
+from retool.runs import RunFolder, read_rows
 from retool.types import Author
 
 RL = ("threads=1", "rl.steps=3", "rl.eval_every=3", "rl.eval_problems=3", "rl.save_every=1")
+LONGER = ("threads=1", "rl.steps=6", "rl.save_every=1", "rl.eval_every=0", "rl.prompts=8")
 CLUSTER = ("cluster.samplers=2", "cluster.gpu=cpu")
 
 
@@ -49,7 +63,7 @@ def test_a_gang_of_two_learners_learns_as_one_process(one, cold: Path, tmp_path:
     assert_alike(run, one)
 
 
-@pytest.mark.parametrize("mode", ["one_step_off", "async"])
+@pytest.mark.parametrize("mode", [pytest.param("one_step_off", marks=pytest.mark.slow), "async"])
 def test_what_is_learned_from_is_never_older_than_the_bound(mode: str, cold: Path, tmp_path: Path) -> None:
     config = small_config(*RL, *CLUSTER, f"cluster.mode={mode}", "rl.steps=6", "rollout.deterministic=false")
     began = time.time()
@@ -66,3 +80,24 @@ def test_what_is_learned_from_is_never_older_than_the_bound(mode: str, cold: Pat
         written = [span for each in trajectories for span in each.spans if span.author is Author.MODEL]
         ages = [step - 1 - version for span in written for version in span.versions()]
         assert min(ages) >= 0 and max(ages) <= config.cluster.versions_behind
+
+
+def kill(kind: str) -> None:
+    wait(lambda: bool(processes(kind)))
+    os.kill(processes(kind)[0], signal.SIGKILL)
+
+
+def test_a_run_ends_as_if_nothing_had_died(cold: Path, tmp_path: Path) -> None:
+    """A sampler, a sandbox, a learner and the controller, each after another step."""
+    config, run = small_config(*LONGER, *CLUSTER), RunFolder(tmp_path / "rl")
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(reinforce_on_ray, config, cold, run.path)
+        for step, kind in enumerate(("SamplerActor", "SandboxActor", "LearnerActor", "Controller"), 1):
+            wait(lambda step=step: steps(run) >= step or ended.done())
+            kill(kind)
+        ended.result()
+    assert_each_once(run, config)
+    happened = events(run)
+    assert min(happened[name] for name in ("sampler_lost", "sandbox_lost", "learner_lost", "controller_lost")) >= 1
+    assert_alike(run, reinforce(small_config(*LONGER), cold, tmp_path / "undisturbed"))
+    assert_counted(run)

@@ -75,6 +75,7 @@ def vllm_servers() -> list[int]:
     return running(lambda words: words[1:3] == ["-m", SERVER])
 
 
+@pytest.mark.slow
 def test_each_sampler_has_one_of_the_servers(cold: Path, tmp_path: Path) -> None:
     servers = [SmallVllm(AutoModelForCausalLM.from_pretrained(cold)) for _ in range(2)]
     with three_nodes(), serving(servers) as urls:
