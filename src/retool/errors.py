@@ -11,3 +11,8 @@ class UsageError(RetoolError):
     """The command line, the config or the data is wrong. The message says what was found and expected; exit code 2."""
 
     exit_code = 2
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, for a sentence of one's own: without a message, the name of its class."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -57,8 +57,8 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        goes_on = any(verb in sys.argv for verb in _GO_ON)
-        rest = "; run the same command again to go on where it stopped" if goes_on else ""
+        verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        rest = "; run the same command again to go on where it stopped" if verb in _GO_ON else ""
         click.echo(f"\ninterrupted{rest}", err=True)
         sys.exit(_INTERRUPTED)
     except RetoolError as error:

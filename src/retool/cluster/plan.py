@@ -111,11 +111,17 @@ def make_plan(config: Config, hardware: Hardware | None = None, mean_tokens: int
     return plan
 
 
-def _check_settings(config: Config, cluster: ClusterConfig, shape: ModelShape) -> None:
-    """Settings that contradict each other, whatever the memory."""
-    t, heads, kv_heads = cluster.tensor_parallel, shape.heads, shape.kv_heads
+def check_devices(config: Config) -> None:
+    """Raises UsageError for samplers of more devices than their backend can use."""
+    t = config.cluster.tensor_parallel
     if t > 1 and config.sampler.backend == "engine":
         raise UsageError(f"cluster.tensor_parallel={t} needs sampler.backend=vllm; the engine samples on one device")
+
+
+def _check_settings(config: Config, cluster: ClusterConfig, shape: ModelShape) -> None:
+    """Settings that contradict each other, whatever the memory."""
+    check_devices(config)
+    t, heads, kv_heads = cluster.tensor_parallel, shape.heads, shape.kv_heads
     if heads % t or (kv_heads % t and t % kv_heads):
         allowed = [n for n in range(1, heads + 1) if heads % n == 0 and (kv_heads % n == 0 or n % kv_heads == 0)]
         raise UsageError(

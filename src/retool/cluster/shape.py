@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retool.config.schema import LoraConfig, ModelConfig
-from retool.errors import UsageError
+from retool.errors import UsageError, first_line
 
 _FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Dense decoders with a gated MLP and RMS norms, whose parameters are those that `ModelShape` counts."""
@@ -195,9 +195,5 @@ def _read(model: ModelConfig) -> dict[str, Any]:
             found = AutoConfig.for_model(kind, **{"vocab_size": model.vocabulary, **given})
     except (OSError, ValueError, TypeError) as error:
         where = model.path or "model.architecture"
-        raise UsageError(f"{where} has no config to plan with: {_first_line(error)}") from error
+        raise UsageError(f"{where} has no config to plan with: {first_line(error)}") from error
     return found.get_text_config().to_dict()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -13,7 +13,7 @@ from typing import Any
 from retool.data.jsonl import parse_json, read_jsonl
 from retool.data.labels import agree
 from retool.data.mapping import CHOICES, MAPPINGS, ColumnMapping, find_mapping, look_up
-from retool.errors import UsageError
+from retool.errors import UsageError, first_line
 from retool.types import Problem
 
 # name → (Hugging Face id, configuration, split, mapping)
@@ -166,7 +166,7 @@ def _hub_rows(dataset: str, configuration: str | None, part: str) -> Iterator[tu
     try:
         rows = datasets.load_dataset(dataset, configuration, split=part)
     except (OSError, ValueError) as error:  # datasets' own errors are subclasses of these
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise UsageError(
             f"the data set {dataset!r} could not be loaded ({reason}); without a network, download it elsewhere and "
             "give the file"

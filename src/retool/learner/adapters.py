@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from retool.config.schema import LoraConfig
-from retool.errors import UsageError
+from retool.errors import UsageError, first_line
 
 _ADAPTER, _BASE = "default", ".base_layer"  # PEFT's names
 
@@ -37,7 +37,7 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig, seed: int) -> None:
     try:
         inject_adapter_in_model(settings, model, _ADAPTER)
     except ValueError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UsageError(f"model.lora.targets={config.targets!r} does not fit the model: {reason}") from error
     wrong = [name for name, layer in _adapted_layers(model) if type(layer) is not Linear]
     if wrong or model.get_output_embeddings() is not head:

@@ -7,7 +7,7 @@ import math
 import torch
 from transformers import PreTrainedModel
 
-from retool.errors import RetoolError, UsageError
+from retool.errors import RetoolError, UsageError, first_line
 from retool.learner.logprobs import score
 from retool.learner.packing import Example, make_batch
 
@@ -39,7 +39,7 @@ def check_learnable(model: PreTrainedModel) -> None:
         packed_N = score(model, batch).logprobs_N
         apart_N = torch.cat([_apart(model, part) for part in ids])
     except (AttributeError, IndexError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise UsageError(f"{_refusal(model)} ({type(error).__name__}: {reason})") from error
     finally:
         model.train(was_training)

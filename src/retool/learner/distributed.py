@@ -26,7 +26,7 @@ from torch import distributed, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-from retool.errors import RetoolError
+from retool.errors import RetoolError, first_line
 from retool.learner.packing import pack
 
 _LONGEST_WAIT = timedelta(hours=12)  # one process may sample much longer than another; torchrun ends all if one dies
@@ -168,7 +168,7 @@ class _Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> _Failure:
-        message = (str(error).strip() or type(error).__name__).splitlines()[0]
+        message = first_line(error)
         return cls(message, isinstance(error, asyncio.CancelledError))
 
 

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from retool.config.schema import ModelConfig
-from retool.errors import UsageError
+from retool.errors import UsageError, first_line
 from retool.kernels.products import take_fast_products
 from retool.learner.adapters import add_adapters
 
@@ -35,7 +35,7 @@ def load_policy(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokeniz
         )
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"no causal language model could be loaded from {config.path!r} (taken as a {kind}): {_first_line(error)}"
+            f"no causal language model could be loaded from {config.path!r} (taken as a {kind}): {first_line(error)}"
         ) from error
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
@@ -74,7 +74,7 @@ def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrai
         return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
-            f"{str(path)!r} has no tokenizer: {_first_line(error)}; save one beside the model with "
+            f"{str(path)!r} has no tokenizer: {first_line(error)}; save one beside the model with "
             "tokenizer.save_pretrained"
         ) from error
 
@@ -97,7 +97,7 @@ def create_model(config: ModelConfig, tokenizer: PreTrainedTokenizerFast, seed: 
             **architecture,
         )
     except (ValueError, TypeError) as error:
-        raise UsageError(f"model.architecture is not a transformers config: {_first_line(error)}") from error
+        raise UsageError(f"model.architecture is not a transformers config: {first_line(error)}") from error
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(model_config, dtype=getattr(torch, config.dtype))
     take_fast_products(model)
@@ -106,7 +106,3 @@ def create_model(config: ModelConfig, tokenizer: PreTrainedTokenizerFast, seed: 
 
 def parameter_count(model: PreTrainedModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -16,7 +16,7 @@ from torch.distributed import checkpoint
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from retool.errors import RetoolError, UsageError
+from retool.errors import RetoolError, UsageError, first_line
 from retool.learner.adapters import has_adapters, merged_state_dict
 from retool.learner.critic import Critic
 from retool.learner.distributed import ALONE, Processes
@@ -162,4 +162,4 @@ def _cause(error: checkpoint.CheckpointException, what: str) -> BaseException:
     cause, _ = next(iter(error.failures.values()))
     if isinstance(cause, KeyboardInterrupt):
         return cause
-    return RetoolError(f"{what}: {(str(cause).strip() or type(cause).__name__).splitlines()[0]}")
+    return RetoolError(f"{what}: {first_line(cause)}")

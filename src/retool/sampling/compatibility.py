@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from transformers import PreTrainedModel
 
-from retool.errors import RetoolError, UsageError
+from retool.errors import RetoolError, UsageError, first_line
 from retool.sampling.scheduler import Row
 
 NOT_FINITE = (
@@ -50,7 +50,7 @@ def check_logits(
         ours_V = read([row], [ids[-1:]])[0].float()
         plain_V = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0, -1].float()
     except (AttributeError, IndexError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise UsageError(f"{_refusal(model)} ({type(error).__name__}: {str(error).splitlines()[0]})") from error
+        raise UsageError(f"{_refusal(model)} ({type(error).__name__}: {first_line(error)})") from error
     if not plain_V.isfinite().all():
         raise RetoolError(NOT_FINITE)
     gap = float((ours_V - plain_V).norm() / plain_V.norm())

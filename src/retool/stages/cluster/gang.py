@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import ray
@@ -11,7 +11,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 from ray.util.placement_group import remove_placement_group
 
-from retool.errors import RetoolError
+from retool.errors import RetoolError, first_line
 from retool.stages.cluster.learner import LearnerActor, Outcome
 from retool.stages.cluster.places import options_of_learner, reserve
 
@@ -38,7 +38,7 @@ async def train(controller: Controller) -> Outcome:
         except RayActorError as error:
             version = controller.weights.version if controller.weights else -1
             losses, reached = (1, version) if version > reached else (losses + 1, reached)
-            controller.record("learner_lost", gang=gang, version=version, why=str(error).strip().splitlines()[0])
+            controller.record("learner_lost", gang=gang, version=version, why=first_line(error))
             if losses == _MOST_LOSSES:
                 raise RetoolError(
                     f"learners were lost {losses} times at the same step, {reached + 1}; Ray's logs say why, often it "
@@ -56,7 +56,7 @@ async def _run(controller: Controller, gang: int, learners: Sequence[ActorHandle
     first = await learners[0].address.remote()
     run, size = ray.put(controller.task), len(learners)
     calls = [each.run.remote(run, controller.handle(), gang, rank, size, first) for rank, each in enumerate(learners)]
-    running = [asyncio.create_task(_outcome(call)) for call in calls]
+    running = [asyncio.ensure_future(call) for call in calls]
     try:
         pending = set(running)
         while pending and not any(map(_has_failed, running)):
@@ -74,7 +74,3 @@ async def _run(controller: Controller, gang: int, learners: Sequence[ActorHandle
 
 def _has_failed(task: asyncio.Task[Outcome]) -> bool:
     return task.done() and (task.exception() is not None or bool(task.result().error))
-
-
-async def _outcome(call: Awaitable[Outcome]) -> Outcome:
-    return await call

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from retool.config.load import dump_config
 from retool.config.schema import Config
-from retool.errors import RetoolError, UsageError
+from retool.errors import RetoolError, UsageError, first_line
 from retool.files import publish
 from retool.stages.cluster.launch import check, name_of
 from retool.stages.progress import console
@@ -43,7 +43,7 @@ def run_as_job(config: Config, out: Path, address: str) -> None:
     try:
         client = JobSubmissionClient(None if address == "auto" else address)
     except (ConnectionError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise UsageError(
             f"no Ray cluster answers at --cluster {address}: {reason}; `ray start --head` starts one"
         ) from error

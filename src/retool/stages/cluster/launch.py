@@ -12,6 +12,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayTaskError
 
+from retool.cluster.plan import check_devices
 from retool.config.schema import Config
 from retool.errors import RetoolError, UsageError
 from retool.stages.cluster.controller import Controller
@@ -76,11 +77,7 @@ def check(config: Config) -> None:
             "cluster.placement=colocated is run with sampler.backend=engine only, as vLLM keeps its memory while "
             "learners compute: set cluster.placement=apart, with GPUs for both"
         )
-    if cluster.tensor_parallel > 1 and config.sampler.backend == "engine":
-        raise UsageError(
-            f"cluster.tensor_parallel={cluster.tensor_parallel} needs sampler.backend=vllm; the engine samples on one "
-            "device"
-        )
+    check_devices(config)
 
 
 def _with_absolute_paths(config: Config) -> Config:

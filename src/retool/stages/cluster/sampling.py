@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
 
 from retool.cluster.groups import Group
-from retool.errors import RetoolError, UsageError
+from retool.errors import RetoolError, UsageError, first_line
 from retool.runs import RunFolder
 from retool.stages.cluster.places import config_of_sampler, options_of_sampler
 from retool.stages.cluster.sampler import SamplerActor
@@ -44,11 +44,11 @@ async def keep_sampler(controller: Controller, number: int) -> None:
             if isinstance(cause, UsageError):
                 raise cause from None
             losses = 1 if work.groups else losses + 1
-            controller.record("sampler_lost", sampler=number, why=_first_line(cause))
+            controller.record("sampler_lost", sampler=number, why=first_line(cause))
             if losses == _MOST_LOSSES:
                 raise RetoolError(
                     f"sampler {number} was lost {losses} times without having rolled out anything, at last because: "
-                    f"{_first_line(cause)}"
+                    f"{first_line(cause)}"
                 ) from error
         finally:
             try:
@@ -61,7 +61,7 @@ async def keep_sampler(controller: Controller, number: int) -> None:
 async def _close(sampler: ActorHandle) -> None:
     """Have it end its server and remove its files; one that is lost leaves them."""
     with suppress(RayError, TimeoutError):
-        await asyncio.wait_for(_result(sampler.close.remote()), _CLOSE_SECONDS)
+        await asyncio.wait_for(asyncio.ensure_future(sampler.close.remote()), _CLOSE_SECONDS)
 
 
 class Work:
@@ -86,7 +86,7 @@ class Work:
         await self._sampler.__ray_ready__.remote()
         self.has_begun = True
         await self._sampler.open.remote(config, problems, run.arm, self._controller.handle())
-        end = asyncio.create_task(_result(self._sampler.lives.remote()))
+        end = asyncio.ensure_future(self._sampler.lives.remote())
         self._controller.at_work.append(self)
         try:
             while True:
@@ -158,11 +158,3 @@ class Work:
             yield facts
         finally:
             RunFolder(self._controller.task.out).log_work(self._number, did, began, time.time(), facts)
-
-
-async def _result(of: Awaitable[Any]) -> Any:
-    return await of
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -14,6 +14,7 @@ from ray.exceptions import ActorUnschedulableError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from retool.config.sandbox import SandboxConfig
+from retool.errors import first_line
 from retool.sandbox import Result, Sandbox, Session
 from retool.types import CallStatus
 
@@ -211,7 +212,7 @@ async def _keep_sandbox(controller: Controller, node: str) -> None:
         controller.sandboxes_by_node[node] = PlacedSandbox(node, actor)
         await actor.lives.remote()
     except (RayActorError, ActorUnschedulableError) as error:
-        controller.record("sandbox_lost", node=node, why=str(error).strip().splitlines()[0])
+        controller.record("sandbox_lost", node=node, why=first_line(error))
     except RayTaskError as error:
         raise error.cause from None
     finally:
