@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from retool.errors import UsageError
+from retool.kernels import attention as kernels_attention
 from retool.learner import attention
 from retool.learner.compatibility import check_learnable
 from retool.learner.logprobs import score
@@ -50,24 +51,56 @@ def gradients(model: PreTrainedModel, logprobs: torch.Tensor) -> list[torch.Tens
     return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()]
 
 
+def take_as_long(length: int, patch: pytest.MonkeyPatch) -> None:
+    """Sequences from this length on go through the kernel for long ones."""
+    patch.setattr(kernels_attention, "_LEAST_SIZE", 1)
+    patch.setattr(kernels_attention, "_LEAST_QUERIES", 1)
+    patch.setattr(kernels_attention, "_LEAST_LENGTH", length)
+
+
 @pytest.fixture(scope="module", params=MODELS)
 def any_model(request: pytest.FixtureRequest) -> PreTrainedModel:
     return make_model(request.param, **MODELS[request.param])
 
 
 @settings(max_examples=8)
-@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6), block=st.sampled_from([5, 256]))
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6), block=st.sampled_from([5, 256]), long=st.booleans()
+)
 def test_scores_and_gradients_are_those_of_the_sequences_apart(
-    any_model: PreTrainedModel, lengths: list[int], block: int
+    any_model: PreTrainedModel, lengths: list[int], block: int, long: bool
 ) -> None:
     examples = examples_of(lengths)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "_BLOCK", block)
+        if long:
+            take_as_long(20, patch)
         ours = score(any_model, make_batch(examples, range(len(examples)), CPU)).logprobs_N
         our_gradients = gradients(any_model, ours)
     expected = torch.cat([apart(any_model, example) for example in examples])
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(our_gradients, gradients(any_model, expected), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("window", "lengths", "taken"),
+    [
+        (None, [30, 25, 20, 9], [30, 25, 20]),
+        (None, [30, 20], [30, 20]),
+        (None, [9, 30], []),  # only those that lie first
+        (25, [30, 20], []),
+    ],
+)
+def test_long_sequences_go_through_the_kernel_for_them(
+    window: int | None, lengths: list[int], taken: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_as_long(20, monkeypatch)
+    calls = []
+    real = kernels_attention.causal_attention
+    monkeypatch.setattr(attention, "causal_attention", lambda *inputs: calls.append(inputs[3]) or real(*inputs))
+    batch = make_batch(examples_of(lengths), range(len(lengths)), CPU)
+    score(make_model("mistral", sliding_window=window), batch)
+    assert calls == ([taken] * 2 if taken else [])
 
 
 @pytest.mark.parametrize("reentrant", [True, False])

@@ -41,7 +41,7 @@ def lay_out_for_few_rows(model: PreTrainedModel) -> None:
     head = model.get_output_embeddings()
     for module in model.modules():
         weight = module.weight if type(module) is nn.Linear and module is not head else None
-        if type(weight) is nn.Parameter and _is_supported(weight) and _works():
+        if type(weight) is nn.Parameter and is_supported(weight):
             weight.data = weight.data.t().contiguous().t()
 
 
@@ -89,11 +89,12 @@ class _Linear(torch.autograd.Function):
 def _is_fast(rows: torch.Tensor, weight_NK: torch.Tensor) -> bool:
     if rows.numel() * weight_NK.shape[0] < _SMALLEST_PRODUCT:
         return False
-    return rows.dtype is torch.float32 and rows.is_cpu and _is_supported(weight_NK) and _works()
+    return is_supported(rows) and is_supported(weight_NK)
 
 
-def _is_supported(weight_NK: torch.Tensor) -> bool:
-    return weight_NK.dtype is torch.float32 and weight_NK.is_cpu
+def is_supported(operand: torch.Tensor) -> bool:
+    """Whether oneDNN can multiply it here."""
+    return operand.dtype is torch.float32 and operand.is_cpu and _works()
 
 
 def _multiply(rows: torch.Tensor, weight_NK: torch.Tensor, bias_N: torch.Tensor | None) -> torch.Tensor:

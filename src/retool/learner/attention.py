@@ -3,8 +3,9 @@
 Within `packed` a model reads one row of several sequences as it would read them apart. transformers' attention
 interface hands over queries, keys and values; no mask of the whole row is ever made.
 
-On a CPU, and on CUDA in fp32, the sequences go through the fused kernel one by one: to pad those of like length and
-take them together was never faster (15 of 100 tokens or 16 of 400). On CUDA in half precision one kernel does them all.
+On CUDA in half precision one kernel takes all sequences. On a CPU in fp32 the long ones, which lie first in a row
+(`packing.pack`), go through a kernel of our own (`kernels.attention`). All others go through PyTorch's fused kernel one
+by one: to pad those of like length and take them together was never faster (15 of 100 tokens or 16 of 400).
 
 Suffixes: H heads, T tokens of the row, L of one sequence, Q of them that look, S that they see, D head size.
 """
@@ -17,12 +18,15 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property, partial
 from inspect import signature
+from itertools import takewhile
 
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, PreTrainedModel
+
+from retool.kernels.attention import causal_attention, is_faster
 
 _ATTENTION = "retool_packed"
 _BLOCK = 256  # queries that are taken together where the scores are written out or a window moves along
@@ -98,18 +102,30 @@ def _attend(
     plain = softcap is None and s_aux is None
     if plain and not dropout and _takes_all_at_once(query, value):
         return _all_at_once(query, key, value, packing, scale, sliding_window), None
+    long = _long_ones(query, key, packing, sliding_window) if plain and not dropout else []
+    if len(long) == len(packing.lengths):
+        return causal_attention(query, key, value, long, scale), None
     if query.is_cuda:  # whose fused kernels for fp32 want as many key heads as query heads
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    sequences = zip(*(part.split(list(packing.lengths), 2) for part in (query, key, value)), strict=True)
-    if plain:
-        parts = [_fused(*sequence, scale, sliding_window, dropout) for sequence in sequences]
-    else:
-        parts = [_written_out(*sequence, scale, sliding_window, dropout, softcap, s_aux) for sequence in sequences]
-    return torch.cat([part.transpose(1, 2) for part in parts], 1), None
+    sizes = [sum(long), *packing.lengths[len(long) :]]
+    first, *sequences = zip(*(part.split(sizes, 2) for part in (query, key, value)), strict=True)
+    parts = [causal_attention(*first, long, scale)] if long else []
+    for sequence in sequences:
+        if plain:
+            part = _fused(*sequence, scale, sliding_window, dropout)
+        else:
+            part = _written_out(*sequence, scale, sliding_window, dropout, softcap, s_aux)
+        parts.append(part.transpose(1, 2))
+    return torch.cat(parts, 1), None
 
 
 AttentionInterface.register(_ATTENTION, _attend)
+
+
+def _long_ones(query: torch.Tensor, key: torch.Tensor, packing: Packing, window: int | None) -> list[int]:
+    """Lengths of the sequences at the row's beginning that our own kernel takes."""
+    return list(takewhile(lambda n: is_faster(query, key, n) and (window is None or window >= n), packing.lengths))
 
 
 def _takes_all_at_once(query: torch.Tensor, value: torch.Tensor) -> bool:
