@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 
 import pytest
 import torch
@@ -415,3 +416,28 @@ def test_who_comes_back_to_its_row_does_not_wait_until_somebody_loses_his() -> N
         return await asyncio.wait_for(waiting, 20)
 
     assert len(asyncio.run(main()).ids) == 24
+
+
+def test_a_result_gets_from_a_thread_through_its_tasks_to_its_row_between_two_steps() -> None:
+    """On a large model a step takes a second: to wait for one at each hop would cost a trajectory several a call."""
+    engine, ends = Engine(make_model("llama"), rows=2, capacity=200), []
+    engine.on_phase = lambda *_: ends.append(None)
+
+    async def call() -> None:
+        result = Future()
+        asyncio.get_running_loop().call_soon(result.set_result, None)
+        await asyncio.wrap_future(result)
+
+    async def main() -> int:
+        other = asyncio.create_task(engine.extend(None, PROMPTS[0], params(150), never, 0))
+        first = await engine.extend(None, PROMPTS[1], params(), never, 1)
+        before = len(ends)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(call())
+        steps = len(ends) - before
+        await engine.extend(first.handle, RESULT, params(), never, 1)
+        assert not other.done()
+        await other
+        return steps
+
+    assert asyncio.run(main()) == 0

@@ -34,7 +34,7 @@ def rest(scheduler: Scheduler, ended: Request, now: float) -> None:
 
 
 def test_rows_go_to_the_first_who_came(loop: asyncio.AbstractEventLoop) -> None:
-    scheduler = Scheduler(2, may_preempt=True)
+    scheduler = Scheduler(2, 2, may_preempt=True)
     first, second, third = (request(loop) for _ in range(3))
     for one in (first, second, third):
         scheduler.add(one)
@@ -50,7 +50,7 @@ def test_rows_go_to_the_first_who_came(loop: asyncio.AbstractEventLoop) -> None:
 def test_a_row_changes_hands_once_its_owner_has_rested_as_long_as_reading_it_again_takes(
     loop: asyncio.AbstractEventLoop,
 ) -> None:
-    scheduler = Scheduler(1, may_preempt=True)
+    scheduler = Scheduler(1, 1, may_preempt=True)
     owner, other = request(loop), request(loop)
     scheduler.add(owner)
     scheduler.admit(0.0, SECONDS_PER_TOKEN)
@@ -65,7 +65,7 @@ def test_a_row_changes_hands_once_its_owner_has_rested_as_long_as_reading_it_aga
 
 
 def test_who_has_lost_its_row_comes_before_new_ones_when_it_goes_on(loop: asyncio.AbstractEventLoop) -> None:
-    scheduler = Scheduler(1, may_preempt=True)
+    scheduler = Scheduler(1, 1, may_preempt=True)
     owner, other, newer = request(loop), request(loop), request(loop)
     scheduler.add(owner)
     scheduler.admit(0.0, SECONDS_PER_TOKEN)
@@ -78,8 +78,23 @@ def test_who_has_lost_its_row_comes_before_new_ones_when_it_goes_on(loop: asynci
     assert list(scheduler.waiting) == [going_on, newer]
 
 
+def test_nobody_loses_its_row_while_as_many_are_active_as_can_decode(loop: asyncio.AbstractEventLoop) -> None:
+    scheduler = Scheduler(2, 1, may_preempt=True)
+    owner, busy, other = request(loop), request(loop), request(loop)
+    for one in (owner, busy):
+        scheduler.add(one)
+    scheduler.admit(0.0, SECONDS_PER_TOKEN)
+    rest(scheduler, owner, now=0.0)
+    scheduler.add(other)
+    scheduler.admit(9.0, SECONDS_PER_TOKEN)
+    assert scheduler.active == [busy] and list(scheduler.waiting) == [other]
+    rest(scheduler, busy, now=9.0)
+    scheduler.admit(9.0, SECONDS_PER_TOKEN)
+    assert scheduler.active == [other] and owner.row.index is None and busy.row.index is not None
+
+
 def test_where_preemption_is_not_allowed_only_a_release_helps(loop: asyncio.AbstractEventLoop) -> None:
-    scheduler = Scheduler(1, may_preempt=False)
+    scheduler = Scheduler(1, 1, may_preempt=False)
     owner, other = request(loop), request(loop)
     scheduler.add(owner)
     scheduler.admit(0.0, SECONDS_PER_TOKEN)

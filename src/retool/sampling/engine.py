@@ -43,6 +43,7 @@ _PREFIX_SHARE = 8  # they take at most one part in this many of the cache's memo
 _STEPS_UNREAD = 3  # for which a few long results may wait for others
 _BYTES_PER_READ = 400_000  # what a read of a layer's cache costs by itself, in bytes read in that time (2 server cores)
 _ROWS_ON_CUDA = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512)  # numbers of rows that graphs are recorded for
+_ITERATIONS = 8  # of the event loop between turns; a result needs six to get from a thread through its tasks to a row
 _GUESSED_SECONDS_PER_TOKEN = 1e-3  # of a prefill, until the first one was measured
 
 
@@ -112,7 +113,7 @@ class Engine(Sampler):
         self._cache = RowCache(model.config, held, capacity, model.device, model.dtype)
         self._chunk = prefill_chunk
         self._deterministic = deterministic
-        self._scheduler = Scheduler(held, may_preempt=not deterministic)
+        self._scheduler = Scheduler(held, self._width, may_preempt=not deterministic)
         self._prefixes: OrderedDict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
         self._plan: _Plan | None = None
         self._graphs = GraphedForward(self._forward_first_rows) if model.device.type == "cuda" else None
@@ -189,7 +190,8 @@ class Engine(Sampler):
                     with torch.inference_mode():
                         self._turn()
                     scheduler.retire(time.monotonic())
-                    await asyncio.sleep(0)
+                    for _ in range(_ITERATIONS):
+                        await asyncio.sleep(0)
                     continue
                 pause = scheduler.seconds_to_preemption(time.monotonic(), self._seconds_per_token)
                 if pause is None:

@@ -1,9 +1,10 @@
 """Who decodes, who waits, and who keeps a row of the KV cache meanwhile. Knows nothing of tensors.
 
 A trajectory is `active` while it has something to read or to sample, and rests while its code runs; its row stays with
-it. One that has no row `waits` for one, first come first served. When all rows are taken by others that rest, the one
-that has rested longest gives its row up, once that costs no more than waiting has cost already: reading its tokens
-again takes as long as it has rested (so the whole never takes twice of what the best decision would have taken).
+it. One that has no row `waits` for one, first come first served. When all rows are taken and fewer than could decode
+together are active, the one that has rested longest gives its row up, once that costs no more than waiting has cost
+already: reading its tokens again takes as long as it has rested (so the whole never takes twice of what the best
+decision would have taken).
 """
 
 from __future__ import annotations
@@ -55,10 +56,12 @@ class Request:
 
 
 class Scheduler:
-    """Places trajectories in `rows` rows. `may_preempt`: a resting one may lose its row to one that waits."""
+    """Places trajectories in `rows` rows, of which `width` at most decode together. `may_preempt`: a resting one may
+    lose its row to one that waits."""
 
-    def __init__(self, rows: int, may_preempt: bool) -> None:
+    def __init__(self, rows: int, width: int, may_preempt: bool) -> None:
         self.rows = rows
+        self._width = width
         self.active: list[Request] = []
         self.waiting: deque[Request] = deque()
         self.preempted = 0
@@ -119,7 +122,7 @@ class Scheduler:
         return self.rows - len(self._free)
 
     def _preempt(self, now: float, seconds_per_token: float) -> bool:
-        if not self._may_preempt:
+        if not self._may_preempt or len(self.active) >= self._width:
             return False
         for row, since in self._resting.items():
             if now - since >= row.length * seconds_per_token:
