@@ -74,6 +74,9 @@ def test_whatever_dies_each_trajectory_is_counted_once(mode: str, cluster: Clust
             wait(lambda number=number: steps(run) >= number or ended.done())
             time.sleep(chance.uniform(0, 2))
             assert not ended.done(), ended.result()
+            if what == "Controller":  # one that is killed before it knows of the run says nothing of the one before
+                before = order[: number - 1].count(what)
+                wait(lambda before=before: events(run)[PARTS["Controller"]] >= before)
             print(f"seed {seed}, step {steps(run)}: {what} dies", flush=True)
             kill(what, cluster, chance)
         ended.result()
