@@ -277,12 +277,13 @@ def main_memory(
 
 
 def _loading(shape: ModelShape, config: Config, learners: int, process: int) -> Item:
-    """Each learner reads whole models, in fp32, before it keeps its shards of them on the GPU."""
-    size, formula = 4 * shape.parameters + process, "4 · P"
+    """Each learner reads whole models before it keeps its shards of them on the GPU."""
+    b = width(config)
+    size, formula = b * shape.parameters + process, f"{b} · P"
     if needs_critic(config) and config.rl.critic.trunk == "own":
         size, formula = size + 4 * shape.trunk_parameters, formula + " + 4 · trunk"
     if config.rl.kl and not config.model.lora.rank:
-        size, formula = size + 4 * shape.parameters, formula + " + 4 · P"
+        size, formula = size + b * shape.parameters, formula + f" + {b} · P"
     return Item("learners while they load", learners * size, f"{learners} · ({formula} + {process / GIB} GiB)")
 
 

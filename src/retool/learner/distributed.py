@@ -126,8 +126,8 @@ class Processes:
         if self.mesh is None:
             return
         dtype = next(module.parameters()).dtype
-        module.float()
         for part in [*_layers(module), module]:
+            part.float()  # one by one, so that the whole is never held in fp32
             fully_shard(part, mesh=self.mesh, mp_policy=MixedPrecisionPolicy(dtype, torch.float32))
             part.set_gradient_divide_factor(1.0)  # their sum, not their mean
             part.set_force_sum_reduction_for_comms(True)  # by a plain sum, which every backend knows
