@@ -41,7 +41,7 @@ tell() { # what came of it, once both arms are there
     "$RETOOL" compare "$OUT/text/eval-rl" "$OUT/tools/eval-rl" --out "$OUT/compared.json"
     for each in text tools; do "$RETOOL" compare "$OUT/$each/eval-cold" "$OUT/$each/eval-rl" --out "$OUT/$each/compared.json"; done
     "$RETOOL" analyze "$OUT"/{text,tools}/{rl,eval-rl} --out "$OUT/analysis"
-    "$RETOOL" report "$OUT"/{text,tools}/{rl,eval-cold,eval-rl} --title "GSM8K: ReTool beside text-only" --out "$OUT/report.html"
+    "$RETOOL" report "$OUT"/{tools,text}/{rl,eval-cold,eval-rl} --title "GSM8K: ReTool beside text-only" --out "$OUT/report.html"
 }
 
 mkdir -p "$OUT"

@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# Real models on GSM8K: evaluation with the interpreter on and off, then cold start and a few steps of RL of SmolLM2-135M.
-#   MODELS=folder with smollm2-135m/ and qwen2.5-coder-0.5b/   TRAIN=gsm8k_train.jsonl   TEST=gsm8k_test.jsonl
-#   OUT=runs/real benchmarks/real_models.sh
+# Untrained models on GSM8K, with the interpreter on and off.
+#   MODELS=folder with smollm2-135m/ and qwen2.5-coder-0.5b/   TEST=gsm8k_test.jsonl   OUT=runs/real benchmarks/real_models.sh
 # Repeating it goes on where it stopped. The last lines are the figures, one JSON object each.
 set -euo pipefail
-: "${MODELS:?folder of the models}" "${TRAIN:?training problems}" "${TEST:?test problems}"
+: "${MODELS:?folder of the models}" "${TEST:?test problems}"
 OUT=${OUT:-runs/real}
 RETOOL=${RETOOL:-retool}
 
@@ -17,20 +16,9 @@ evaluate() { # name preset model protocol interpreter
 
 for interpreter in on off; do
     evaluate "smollm2-$interpreter" smollm2-135m "$MODELS/smollm2-135m" tags "$interpreter"
-done
-
-[ -e "$OUT/synth/traces.jsonl" ] || "$RETOOL" synth smollm2-135m --source "$TRAIN" --mapping gsm8k --limit 1000 --out "$OUT/synth"
-"$RETOOL" sft smollm2-135m sft.steps="${SFT_STEPS:-20}" sft.save_every=5 sft.batch_size="${SFT_BATCH:-16}" --model "$MODELS/smollm2-135m" \
-    --traces "$OUT/synth/traces.jsonl" --out "$OUT/sft"
-COLD="$OUT/sft/checkpoints/step-${SFT_STEPS:-20}"
-"$RETOOL" rl smollm2-135m rl.steps="${RL_STEPS:-3}" rl.save_every=1 rl.prompts=4 rl.samples="${RL_SAMPLES:-4}" --model "$COLD" \
-    --data "$TRAIN" --heldout "$TEST" --mapping gsm8k --out "$OUT/rl"
-
-for interpreter in on off; do
     evaluate "qwen-$interpreter" qwen2.5-0.5b "$MODELS/qwen2.5-coder-0.5b" fenced "$interpreter"
 done
 
 for results in "$OUT"/eval-*/results.json; do
     python3 -c 'import json, sys; r = json.load(open(sys.argv[1])); print(json.dumps({"eval": sys.argv[1].split("/")[-2], **{k: r[k] for k in ("accuracy", "ci95", "truncated", "code_ratio", "code_pass_rate")}}))' "$results"
 done
-tail -n "${RL_STEPS:-3}" "$OUT/rl/metrics.jsonl"

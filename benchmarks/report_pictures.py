@@ -1,7 +1,8 @@
 """Pictures of a report for the docs: python benchmarks/report_pictures.py runs/quickstart-seed0/report.html docs
 
-Writes `report_overview.png`, `report_compared.png` and `report_tokens.png`; needs Chromium, the playwright package
-(`make test-browser` installs it), and a report of a run of `retool rl`.
+Writes `report_overview.png`, `report_compared.png` and `report_tokens.png`, or with `--sections learning behaviour` a
+picture of each of these sections; needs Chromium, the playwright package (`make test-browser` installs it), and a
+report of a run of `retool rl`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("report", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--sections", nargs="+", default=[])
     parser.add_argument("--chromium", default=os.environ.get("RETOOL_CHROMIUM") or shutil.which("chromium"))
     args = parser.parse_args()
     with sync_playwright() as engine:
@@ -27,9 +29,19 @@ def main() -> None:
         page = browser.new_page(viewport={"width": 1200, "height": 720})
         page.goto(args.report.resolve().as_uri())
         page.wait_for_selector("html[data-charts=drawn]")
-        page.screenshot(path=args.out / "report_overview.png")
-        take_browser(page, args.out)
+        if args.sections:
+            take_sections(page, args.sections, args.out)
+        else:
+            page.screenshot(path=args.out / "report_overview.png")
+            take_browser(page, args.out)
         browser.close()
+
+
+def take_sections(page: Page, names: list[str], out: Path) -> None:
+    page.set_viewport_size({"width": 1200, "height": 860})
+    for name in names:
+        page.evaluate("name => document.getElementById(name).scrollIntoView({ behavior: 'instant' })", name)
+        page.screenshot(path=out / f"report_{name}.png")
 
 
 def take_browser(page: Page, out: Path) -> None:
