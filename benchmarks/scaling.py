@@ -89,7 +89,7 @@ def measure(batches: list[list[Turns]], step: measured.MeasuredStep, read: float
     speeds, expected = [], []
     for samplers in SAMPLERS:
         speeds.append(count / measured.measure(samplers, batches))
-        system = System(samplers, measured.ROWS, step, read, batch, workers=1 << 20, keeps=False)
+        system = System(samplers, measured.ROWS, step, read, batch, workers=1 << 20)
         expected.append(count / sum(simulate(system, turns, 1).seconds for turns in batches))
         print(f"{samplers} samplers: {speeds[-1]:.1f} trajectories/s, simulated {expected[-1]:.1f}", flush=True)
     efficiency = [speed / speeds[0] / samplers for speed, samplers in zip(speeds, SAMPLERS, strict=True)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import random
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from retool.sampling.sampler import SamplingParams
 from scaling.workload import Turns
 
 ROWS, CAPACITY = 64, 256
-_FEW_ROWS = 8
+_FEW_ROWS, _ROUNDS = 8, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class MeasuredStep:
 
 def make_engine() -> Engine:
     """An engine on the nano preset's architecture with random weights, on one thread. It holds twice as many
-    trajectories as decode at a time; of more that wait for tools it reads some again."""
+    trajectories as decode at a time; of more that wait for tools it reads some again, which is not simulated."""
     torch.set_num_threads(1)
     config = load_config(Config, "nano")
     texts = (problem.text for problem, _ in split(500, 1, 0)[0])
@@ -109,16 +110,21 @@ def measure(samplers: int, batches: Sequence[Sequence[Turns]]) -> float:
 
 def calibrate(turns: Sequence[Turns]) -> tuple[MeasuredStep, float]:
     """Seconds of a step of one engine by its rows, and of a token that is read, on the workload itself: a few
-    trajectories at a time and many, with tools that take no time."""
+    trajectories at a time and many, in turns, with tools that take no time. Medians."""
     engine = make_engine()
     instant = [tuple(replace(turn, tool_seconds=turn.tool_seconds and 0.0) for turn in each) for each in turns]
     roll_out_all(engine, instant[:ROWS])  # warm up
-    few, many = (_counters(engine, instant, size) for size in (_FEW_ROWS, len(instant)))
-    rows, seconds = zip(*((each["row_steps"], each["decode_seconds"]) for each in (few, many)), strict=True)
-    steps = few["decode_steps"], many["decode_steps"]
-    row = (seconds[1] / steps[1] - seconds[0] / steps[0]) / (rows[1] / steps[1] - rows[0] / steps[0])
-    step = MeasuredStep(seconds[0] / steps[0] - row * rows[0] / steps[0], row)
-    return step, many["prefill_seconds"] / many["prefilled_tokens"]
+    found = [[_counters(engine, instant, size) for size in (_FEW_ROWS, len(instant))] for _ in range(_ROUNDS)]
+    (few_rows, few), (many_rows, many) = (
+        (
+            statistics.median(each["row_steps"] / each["decode_steps"] for each in column),
+            statistics.median(each["decode_seconds"] / each["decode_steps"] for each in column),
+        )
+        for column in zip(*found, strict=True)
+    )
+    row = (many - few) / (many_rows - few_rows)
+    read = statistics.median(each["prefill_seconds"] / each["prefilled_tokens"] for _, each in found)
+    return MeasuredStep(few - row * few_rows, row), read
 
 
 def _counters(engine: Engine, turns: Sequence[Turns], size: int) -> dict[str, float]:

@@ -22,8 +22,7 @@ from scaling.workload import Turns
 @dataclass(frozen=True, slots=True)
 class System:
     """`read_seconds` of a token that is read; a step learns from `batch` trajectories in `learn_seconds` (of their
-    tokens); `transfer_seconds` of new weights. `workers` calls run at a time in each of `sandboxes`. Where the cache
-    does not keep what trajectories hold that wait for a call (`keeps` is False), it is read again."""
+    tokens); `transfer_seconds` of new weights. `workers` calls run at a time in each of `sandboxes`."""
 
     samplers: int
     rows: int
@@ -36,7 +35,6 @@ class System:
     staleness: int = 2
     sandboxes: int = 1
     workers: int = 48
-    keeps: bool = True
 
 
 @dataclass(slots=True)
@@ -222,8 +220,9 @@ class _Run:
 
         for number, turn in enumerate(trajectory.turns):
             first = number == 0
-            kept, new = (held, turn.new_tokens) if self.system.keeps else (0, held + turn.new_tokens)
-            yield sampler.decode(kept, new, turn.tokens, first=first, on_start=note_version if first else None)
+            yield sampler.decode(
+                held, turn.new_tokens, turn.tokens, first=first, on_start=note_version if first else None
+            )
             held += turn.new_tokens + turn.tokens
             if turn.tool_seconds is not None:
                 self.resting += 1
