@@ -22,7 +22,7 @@ from retool.runs import RunFolder
 from retool.stages.cluster.launch import name_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-RUN = ("threads=1", "rl.steps=6", "rl.save_every=1", "rl.eval_every=0", "rl.prompts=8")
+RUN = ("threads=1", "rl.steps=30", "rl.save_every=1", "rl.eval_every=0", "rl.prompts=8")
 CLUSTER = ("cluster.samplers=2", "cluster.gpu=cpu")
 
 
@@ -59,7 +59,7 @@ def test_a_job_outlives_its_terminal(address: str, cold: Path, tmp_path: Path) -
     terminal.communicate()
     said, _ = (again := submit(cold, run.path, address)).communicate()
     assert again.returncode == 0, said
-    assert f"job {name_of(run.path)} is under way" in said and "trained:" in said
+    assert f"job {name_of(run.path)}-1 is under way" in said and "trained:" in said
     assert_alike(run, reinforce(small_config(*RUN), cold, tmp_path / "one"))
     assert not events(run)
 
@@ -87,7 +87,7 @@ def test_a_job_that_is_stopped_saves_and_goes_on_when_it_is_submitted_again(
     run = RunFolder(tmp_path / "rl")
     terminal = submit(cold, run.path, address)
     wait(lambda: steps(run) >= 1)
-    JobSubmissionClient(address).stop_job(name_of(run.path))
+    JobSubmissionClient(address).stop_job(f"{name_of(run.path)}-1")
     said, _ = terminal.communicate()
     assert terminal.returncode != 0
     wait(lambda: not processes("LearnerActor"))

@@ -48,13 +48,13 @@ def run_as_job(config: Config, out: Path, address: str) -> None:
             f"no Ray cluster answers at --cluster {address}: {reason}; `ray start --head` starts one"
         ) from error
     out = out.absolute()
-    job = name_of(out)
-    known = {details.submission_id: details for details in client.list_jobs()}
-    if job in known and known[job].status in _UNDER_WAY:
+    before = _jobs_of(out, client)
+    last = max(before, default=0)
+    if last and before[last].status in _UNDER_WAY:
+        job = f"{name_of(out)}-{last}"
         console.print(f"job {job} is under way; this is what it says")
     else:
-        if job in known:
-            client.delete_job(job)
+        job = f"{name_of(out)}-{last + 1}"
         settings = out / "job.yaml"
         publish(settings, dump_config(config))
         command = shlex.join([sys.executable, "-m", "retool", "rl", str(settings), "--out", str(out)])
@@ -67,6 +67,19 @@ def run_as_job(config: Config, out: Path, address: str) -> None:
     details = client.get_job_info(job)
     if details.status is not JobStatus.SUCCEEDED:
         raise JobFailed(job, details)
+
+
+def _jobs_of(out: Path, client: JobSubmissionClient) -> dict[int, JobDetails]:
+    """Those that the run in `out` has had, by number.
+
+    Of two that bear one name Ray takes the end of the first, heard of late, for the end of the second.
+    """
+    found = {}
+    for details in client.list_jobs():
+        name, _, number = (details.submission_id or "").rpartition("-")
+        if name == name_of(out):
+            found[int(number)] = details
+    return found
 
 
 async def _follow(client: JobSubmissionClient, job: str) -> None:
