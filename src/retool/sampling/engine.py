@@ -407,8 +407,10 @@ class Engine(Sampler):
         ids_N, logprobs_N = draw(transform_logits(allowed_NV, config), uniforms_N)
         drawn = [ids_N.double(), logprobs_N.double()]  # stacked, to leave the device at once
         if not is_own:
+            if self._deterministic:  # the last bit of a sum in fp32 depends on how many rows are summed beside it
+                logits_NV = logits_NV.double()
             own_N = logits_NV.gather(-1, ids_N[:, None]).squeeze(-1) - logits_NV.logsumexp(-1)
-            drawn.append(own_N.double())
+            drawn.append(own_N.float().double())
         for request, (token, *logprobs) in zip(requests, torch.stack(drawn, 1).tolist(), strict=True):
             self._append(request, int(token), *logprobs)
 
