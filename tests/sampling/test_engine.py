@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 
 import pytest
@@ -128,11 +128,25 @@ def test_no_kind_of_attention_looks_at_what_it_must_not(attention: str) -> None:
         torch.testing.assert_close(*recorded_and_plain(model, [(prompt, first), (RESULT, second)]), atol=1e-5, rtol=0)
 
 
-def test_in_deterministic_mode_a_trajectory_does_not_depend_on_its_company() -> None:
-    model = make_model("qwen2")
+@pytest.fixture
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize(("rows", "capacity"), [(4, 95), (7, 100)])  # rows off the lines of memory, rows left over
+@pytest.mark.parametrize(("model_type", "key_heads"), [("qwen2", 1), ("qwen2", 2), ("gpt2", 4), ("gemma3_text", 2)])
+def test_in_deterministic_mode_a_trajectory_does_not_depend_on_its_company_or_its_row(
+    model_type: str, key_heads: int, rows: int, capacity: int, threads: None
+) -> None:
+    heads = {} if model_type == "gpt2" else {"num_attention_heads": 2 * key_heads, "num_key_value_heads": key_heads}
+    model = make_model(model_type, initializer_range=0.3, **heads)  # weights so large that the last bit shows
     found: list[dict[int, list[tuple[list[int], list[float]]]]] = []
     for attempt in range(3):
-        engine = Engine(model, rows=4, capacity=100, deterministic=True)
+        engine = Engine(model, rows=rows, capacity=capacity, deterministic=True)
         rng = random.Random(attempt)
         order = rng.sample(range(8), 8 if attempt < 2 else 5)
 
@@ -233,7 +247,7 @@ def test_a_trajectory_that_lost_its_row_to_another_goes_on_as_if_nothing_had_hap
 
 def test_a_budget_in_bytes_bounds_the_rows() -> None:
     model = make_model("llama")
-    row = 2 * 2 * 2 * 81 * 8 * 4  # keys and values, layers, heads, tokens and the scratch cell, head size, bytes
+    row = 2 * 2 * 2 * 96 * 8 * 4  # keys and values, layers, heads, cells (80 and a scratch, rounded), head size, bytes
     for rows_that_fit, expected in [(1, 1), (3, 3), (5, 4)]:
         engine = Engine(model, rows=2, capacity=80, cache_bytes=rows_that_fit * row + row // 2)
         assert engine._cache.keys_LRHSD.nbytes + engine._cache.values_LRHSD.nbytes == expected * row
@@ -243,14 +257,34 @@ def test_a_budget_in_bytes_bounds_the_rows() -> None:
         Engine(model, rows=2, capacity=80, cache_bytes=row, deterministic=True)
 
 
-def test_log_probabilities_of_the_model_itself_are_kept_beside_those_of_what_was_sampled_from() -> None:
+def test_rows_that_are_not_alike_and_cannot_be_more_are_refused_in_deterministic_mode() -> None:
+    class UnlikeRows(torch.nn.Module):
+        """As a product that sums up one row in another order."""
+
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            return hidden + 1e-3 * (torch.arange(len(hidden)) == 1)[:, None, None]
+
+    model = make_model("llama")
+    model.model.norm = UnlikeRows()
+    with pytest.raises(UsageError, match=r"up to 32 rows the bits .* set threads=1"):
+        Engine(model, rows=2, capacity=80, deterministic=True)
+    with pytest.raises(UsageError, match=r"up to 8 rows .* a higher rollout\.cache_mib"):
+        Engine(model, rows=2, capacity=80, cache_bytes=15 * 2 * 2 * 2 * 96 * 8 * 4, deterministic=True)
+    Engine(model, rows=2, capacity=80)
+
+
+@pytest.mark.parametrize("how", [{"temperature": 0.7, "top_p": 0.9}, {"top_p": 0.9}, {"top_k": 2 * VOCABULARY}])
+def test_log_probabilities_of_the_model_itself_are_kept_beside_those_of_what_was_sampled_from(
+    how: dict[str, float],
+) -> None:
     model = make_model("llama")
     engine = Engine(model, rows=2, capacity=80)
-    config = SamplingConfig(temperature=0.7, top_p=0.9)
+    config = SamplingConfig(**how)
     segment = asyncio.run(engine.extend(None, PROMPTS[1], SamplingParams(config, 24, frozenset()), never, 0))
     _, plain = recorded_and_plain(model, [(PROMPTS[1], segment)])
     torch.testing.assert_close(torch.tensor(segment.model_logprobs), plain, atol=1e-5, rtol=0)
-    assert max(abs(a - b) for a, b in zip(segment.logprobs, segment.model_logprobs, strict=True)) > 0.01
+    moved = max(abs(a - b) for a, b in zip(segment.logprobs, segment.model_logprobs, strict=True))
+    assert moved < 1e-5 if "top_k" in how else moved > 0.01
 
 
 def test_nothing_is_computed_while_every_row_waits_for_its_tool() -> None:

@@ -10,6 +10,8 @@ import torch
 from retool.errors import UsageError
 
 _SHARE = 0.5  # the rest is for the learner's gradients and activations
+_BLOCK = 8  # rows that products on a CPU take together, or a part or a multiple of it
+_BLOCKS_TRIED = 4
 
 
 def default_cache_bytes(device: torch.device) -> int:
@@ -53,3 +55,9 @@ def rows_held(rows: int, cache_bytes: int | None, row_bytes: int, capacity: int,
             f"{'rollout.rows or ' if deterministic else ''}rollout.max_tokens"
         )
     return rows if deterministic else min(2 * rows, fitting)
+
+
+def rows_to_try(rows: int, cache_bytes: int | None, row_bytes: int) -> list[int]:
+    """`rows`, and then whole blocks of rows beyond, of which a library has no rest to multiply by other means."""
+    whole = range(rows // _BLOCK + 1, rows // _BLOCK + 1 + _BLOCKS_TRIED)
+    return [rows, *(n * _BLOCK for n in whole if cache_bytes is None or n * _BLOCK * row_bytes <= cache_bytes)]

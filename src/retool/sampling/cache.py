@@ -17,6 +17,7 @@ from transformers import AttentionInterface, Cache, PreTrainedConfig, PreTrained
 from retool.sampling.stretches import Read
 
 _ATTENTION = "retool_rows"
+_LINE = 64  # bytes; matrices that begin at multiples of it are multiplied alike, to the last bit, whichever row it is
 _LEAST = -1e30  # added to the scores of what a token must not see; finite, so that no row can become NaN by it
 
 
@@ -25,17 +26,18 @@ class RowCache(Cache):
 
     Before a forward pass `aim` says which rows take part and where their new tokens go; the model then calls `update`
     and `_attend_to_rows` once a layer. Position `capacity` is a scratch cell: rows that take part in a step only to
-    keep its shape write there, and nobody reads it.
+    keep its shape write there, and nobody reads it. A row has `cells` positions, these and what fills up its memory.
     """
 
     def __init__(self, config: PreTrainedConfig, rows: int, capacity: int, device: torch.device, dtype: torch.dtype):
         super().__init__(layers=[])
         text = config.get_text_config()
         layers, heads, size = text.num_hidden_layers, *_heads(text)
-        shape = (layers, rows, heads, capacity + 1, size)
+        self.cells = _cells(capacity, dtype)
+        shape = (layers, rows, heads, self.cells, size)
         self.values_LRHSD = torch.zeros(shape, device=device, dtype=dtype)  # finite wherever a step may read
         if device.type == "cpu":  # where scores are summed up twice as fast from keys that lie position by position
-            keys_LRHDS = torch.zeros((*shape[:3], size, capacity + 1), dtype=dtype)
+            keys_LRHDS = torch.zeros((*shape[:3], size, self.cells), dtype=dtype)
             self.keys_LRHSD = keys_LRHDS.transpose(-1, -2)
         else:
             self.keys_LRHSD = torch.zeros_like(self.values_LRHSD)
@@ -128,7 +130,7 @@ def row_bytes(config: PreTrainedConfig, capacity: int, dtype: torch.dtype) -> in
     """Bytes that a row of `capacity` tokens takes."""
     text = config.get_text_config()
     heads, size = _heads(text)
-    return 2 * text.num_hidden_layers * heads * (capacity + 1) * size * dtype.itemsize
+    return 2 * text.num_hidden_layers * heads * _cells(capacity, dtype) * size * dtype.itemsize
 
 
 @contextmanager
@@ -194,6 +196,12 @@ def _heads(text: PreTrainedConfig) -> tuple[int, int]:
     """Number of key/value heads, and their size."""
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     return heads, getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+
+
+def _cells(capacity: int, dtype: torch.dtype) -> int:
+    """Positions and the scratch cell, in whole lines of memory."""
+    in_a_line = _LINE // dtype.itemsize
+    return (capacity // in_a_line + 1) * in_a_line
 
 
 def _window(text: PreTrainedConfig, layer: int) -> int | None:

@@ -63,8 +63,8 @@ def _least_kept(logits_NV: torch.Tensor, top_p: float, first: int = 1024) -> tor
     Sorting a whole vocabulary costs more than a decode step of a small model; the `first` tokens nearly always hold the
     mass, and only rows where they do not are sorted in full.
     """
-    best_NK = logits_NV.topk(min(first, logits_NV.shape[-1]), dim=-1).values
-    probs_NK = (best_NK - logits_NV.logsumexp(-1, keepdim=True)).exp()
+    best_NK, ids_NK = logits_NV.topk(min(first, logits_NV.shape[-1]), dim=-1)
+    probs_NK = logits_NV.softmax(-1).gather(-1, ids_NK)
     kept_NK = probs_NK.cumsum(-1) - probs_NK < top_p  # the mass before a token has not reached top_p yet
     least_N1 = best_NK.masked_fill(~kept_NK, torch.inf).amin(-1, keepdim=True)
     short_N = kept_NK[..., -1] & (best_NK.shape[-1] < logits_NV.shape[-1])

@@ -58,6 +58,18 @@ def check_logits(
         raise UsageError(f"{_refusal(model)} (the logits differ by a share of {gap:.1g})")
 
 
+@torch.inference_mode()
+def rows_are_alike(step: Callable[[int, int], torch.Tensor], vocabulary: int, capacity: int) -> bool:
+    """Whether a text has the same logits in every row, to the last bit.
+
+    It need not: libraries multiply blocks of rows, and what remains by other means that sum up in another order.
+    `step` feeds an id at a position to all R rows and returns the logits after it, [R, V].
+    """
+    length = min(capacity, _CHECK_TOKENS)
+    steps = (step(vocabulary * (2 * n + 1) // (2 * length), n) for n in range(length))
+    return all(bool((logits_RV == logits_RV[0]).all()) for logits_RV in steps)
+
+
 def end_ids(model: PreTrainedModel) -> frozenset[int]:
     """What generation_config.json lists: one id, several (Qwen: <|im_end|> and <|endoftext|>), or none."""
     listed = getattr(model.generation_config, "eos_token_id", None)

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from retool.errors import RetoolError
+from retool.errors import RetoolError, UsageError
 from retool.kernels.products import lay_out_for_few_rows, take_fast_products
-from retool.sampling.budget import rows_held
+from retool.sampling.budget import rows_held, rows_to_try
 from retool.sampling.cache import RowCache, attending, row_bytes
 from retool.sampling.choose import draw, is_plain, transform_logits
-from retool.sampling.compatibility import NOT_FINITE, check_config, check_logits, end_ids
+from retool.sampling.compatibility import NOT_FINITE, check_config, check_logits, end_ids, rows_are_alike
 from retool.sampling.graphs import GraphedForward
 from retool.sampling.lean import LeanForward
 from retool.sampling.randomness import uniforms
@@ -84,10 +84,10 @@ class Engine(Sampler):
     With a budget `cache_bytes` there are as many rows as fit, but no more than twice `rows`, so that trajectories whose
     code runs do not keep others from decoding; `rows` of them decode at the same time. Without one there are `rows`.
 
-    In deterministic mode every step has the same shape (all rows, the whole capacity), so that the bits of a row do
-    not depend on who else is in the batch, and no trajectory loses its row. Raises UsageError for models whose cache
-    it cannot hold and for a budget that is too small, and RetoolError for logits of NaN or infinity, also later, to
-    everyone who waits for a segment.
+    In deterministic mode every step has the same shape (all rows, the whole capacity), and there are so many rows that
+    a text has the same bits in each of them; so they do not depend on who else is in the batch or on who came first,
+    and no trajectory loses its row. Raises UsageError for models whose cache it cannot hold and for a budget that is
+    too small, and RetoolError for logits of NaN or infinity, also later, to everyone who waits for a segment.
     """
 
     def __init__(
@@ -113,7 +113,6 @@ class Engine(Sampler):
         self._cache = RowCache(model.config, held, capacity, model.device, model.dtype)
         self._chunk = prefill_chunk
         self._deterministic = deterministic
-        self._scheduler = Scheduler(held, self._width, may_preempt=not deterministic)
         self._prefixes: OrderedDict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
         self._plan: _Plan | None = None
         self._graphs = GraphedForward(self._forward_first_rows) if model.device.type == "cuda" else None
@@ -126,6 +125,28 @@ class Engine(Sampler):
         self._lean = LeanForward(model)
         check_logits(model, self._read, capacity)
         self._lean.compare(self._read, held, capacity)
+        if deterministic:
+            self._make_rows_alike(cache_bytes)
+        self._scheduler = Scheduler(self._cache.rows, self._width, may_preempt=not deterministic)
+
+    def _make_rows_alike(self, cache_bytes: int | None) -> None:
+        """Have as few rows more as it takes for a text to have the same bits in each."""
+        vocabulary, device = self.model.config.get_text_config().vocab_size, self.model.device
+
+        def feed(token: int, position: int) -> torch.Tensor:
+            every_R = torch.ones(self._cache.rows, dtype=torch.long, device=device)
+            return self._forward_first_rows(token * every_R, position * every_R, self._cache.cells)
+
+        for rows in rows_to_try(self._cache.rows, cache_bytes, self._row_bytes):
+            if rows != self._cache.rows:
+                self._cache = RowCache(self.model.config, rows, self.capacity, device, self.model.dtype)
+            if rows_are_alike(feed, vocabulary, self.capacity):
+                return
+        raise UsageError(
+            f"with {torch.get_num_threads()} threads and up to {self._cache.rows} rows the bits of a text depend on "
+            "its row: set threads=1, take another rollout.rows or a higher rollout.cache_mib, or give "
+            "rollout.deterministic=false"
+        )
 
     async def extend(
         self, handle: Row | None, ids: Sequence[int], params: SamplingParams, stop: StopFunction, key: int
@@ -304,7 +325,7 @@ class Engine(Sampler):
         for number, (row, chunk) in enumerate(zip(rows, chunks, strict=True)):
             end = row.length + len(chunk)
             ids[number, : len(chunk)], positions[number, : len(chunk)] = chunk, range(row.length, end)
-            span = self.capacity if self._deterministic else round_up(end, self.capacity)
+            span = self._cache.cells if self._deterministic else round_up(end, self.capacity)
             reads.append(Read(row.index, row.index + 1, span, number, number + 1))
             row.length = end
         device = self.model.device
@@ -366,7 +387,7 @@ class Engine(Sampler):
         What the others compute goes to the scratch cell of their row.
         """
         indices = [request.row.index for request in requests]
-        count, span = self._cache.rows, self.capacity
+        count, span = self._cache.rows, self._cache.cells
         if not self._deterministic:
             count = next((n for n in _ROWS_ON_CUDA if max(indices) < n <= count), count)
             span = round_up(max(request.row.length for request in requests) + 1, self.capacity)
@@ -404,13 +425,11 @@ class Engine(Sampler):
         keys = np.array([request.key for request in requests], np.uint64)
         positions = np.array([request.row.sampled for request in requests], np.uint64)
         uniforms_N = torch.from_numpy(uniforms(keys, positions)).to(logits_NV.device)
-        ids_N, logprobs_N = draw(transform_logits(allowed_NV, config), uniforms_N)
+        own_NV = None if is_own else logits_NV.log_softmax(-1)
+        ids_N, logprobs_N = draw(transform_logits(allowed_NV, config), uniforms_N)  # overwrites the logits
         drawn = [ids_N.double(), logprobs_N.double()]  # stacked, to leave the device at once
-        if not is_own:
-            if self._deterministic:  # the last bit of a sum in fp32 depends on how many rows are summed beside it
-                logits_NV = logits_NV.double()
-            own_N = logits_NV.gather(-1, ids_N[:, None]).squeeze(-1) - logits_NV.logsumexp(-1)
-            drawn.append(own_N.float().double())
+        if own_NV is not None:
+            drawn.append(own_NV.gather(-1, ids_N[:, None]).squeeze(-1).double())
         for request, (token, *logprobs) in zip(requests, torch.stack(drawn, 1).tolist(), strict=True):
             self._append(request, int(token), *logprobs)
 
