@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from retool.errors import RetoolError, UsageError
+from retool.errors import RetoolError
 from retool.kernels.products import lay_out_for_few_rows, take_fast_products
 from retool.sampling.budget import rows_held, rows_to_try
 from retool.sampling.cache import RowCache, attending, row_bytes
@@ -86,8 +87,10 @@ class Engine(Sampler):
 
     In deterministic mode every step has the same shape (all rows, the whole capacity), and there are so many rows that
     a text has the same bits in each of them; so they do not depend on who else is in the batch or on who came first,
-    and no trajectory loses its row. Raises UsageError for models whose cache it cannot hold and for a budget that is
-    too small, and RetoolError for logits of NaN or infinity, also later, to everyone who waits for a segment.
+    and no trajectory loses its row. A RuntimeWarning says where the machine does not allow that.
+
+    Raises UsageError for models whose cache it cannot hold and for a budget that is too small, and RetoolError for
+    logits of NaN or infinity, also later, to everyone who waits for a segment.
     """
 
     def __init__(
@@ -131,22 +134,26 @@ class Engine(Sampler):
 
     def _make_rows_alike(self, cache_bytes: int | None) -> None:
         """Have as few rows more as it takes for a text to have the same bits in each."""
-        vocabulary, device = self.model.config.get_text_config().vocab_size, self.model.device
+        config, device, dtype = self.model.config, self.model.device, self.model.dtype
+        held, vocabulary = self._cache.rows, config.get_text_config().vocab_size
 
         def feed(token: int, position: int) -> torch.Tensor:
             every_R = torch.ones(self._cache.rows, dtype=torch.long, device=device)
             return self._forward_first_rows(token * every_R, position * every_R, self._cache.cells)
 
-        for rows in rows_to_try(self._cache.rows, cache_bytes, self._row_bytes):
+        for rows in rows_to_try(held, cache_bytes, self._row_bytes):
             if rows != self._cache.rows:
-                self._cache = RowCache(self.model.config, rows, self.capacity, device, self.model.dtype)
+                self._cache = RowCache(config, rows, self.capacity, device, dtype)
             if rows_are_alike(feed, vocabulary, self.capacity):
                 return
-        raise UsageError(
-            f"with {torch.get_num_threads()} threads and up to {self._cache.rows} rows the bits of a text depend on "
-            "its row: set threads=1, take another rollout.rows or a higher rollout.cache_mib, or give "
-            "rollout.deterministic=false"
+        warnings.warn(
+            f"deterministic mode cannot promise the same bytes: with {torch.get_num_threads()} threads and {held} to "
+            f"{self._cache.rows} rows the bits of a text depend on its row; set threads=1, take another rollout.rows, "
+            "or a higher rollout.cache_mib",
+            RuntimeWarning,
+            stacklevel=3,
         )
+        self._cache = RowCache(config, held, self.capacity, device, dtype)
 
     async def extend(
         self, handle: Row | None, ids: Sequence[int], params: SamplingParams, stop: StopFunction, key: int
