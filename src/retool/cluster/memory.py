@@ -22,6 +22,7 @@ _CUDA = 2 * GIB  # context, NCCL's and cuBLAS' buffers
 _FRAGMENTED = 0.05  # of a GPU's memory, which the allocator cannot hand out
 _VLLM_SHARE = 0.9  # of a GPU's memory, vLLM's gpu_memory_utilization
 _VLLM_GRAPHS = 2 * GIB  # CUDA graphs and workspaces beside the context
+_LINE = 64  # bytes, of which a row of the engine's cache fills whole ones; vLLM's is in blocks of 16 tokens
 _PREFILL_TOKENS = 8192  # that vLLM reads in one step
 _TILE_ELEMENTS, _NARROWEST_TILE = {"cpu": 1 << 22}, 1024  # of the output head, as in kernels.token_logprobs
 _TILE_ELEMENTS_ELSEWHERE = 1 << 26
@@ -204,7 +205,8 @@ def kv_token_bytes(shape: ModelShape, config: Config) -> int:
 
 def kv_cache(shape: ModelShape, config: Config, room: int) -> tuple[Item, int]:
     """What all rows take at full length, or else the room that there is; and how many of them it holds."""
-    tokens = longest(config) + 1
+    in_a_line = _LINE // width(config)
+    tokens = (longest(config) // in_a_line + 1) * in_a_line
     row = kv_token_bytes(shape, config) * tokens
     rows = min(config.rollout.rows, max(0, room) // row)
     size = min(config.rollout.rows * row, max(0, room))

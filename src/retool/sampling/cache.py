@@ -14,10 +14,9 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface, Cache, PreTrainedConfig, PreTrainedModel
 
-from retool.sampling.stretches import Read
+from retool.sampling.stretches import Read, cells
 
 _ATTENTION = "retool_rows"
-_LINE = 64  # bytes; matrices that begin at multiples of it are multiplied alike, to the last bit, whichever row it is
 _LEAST = -1e30  # added to the scores of what a token must not see; finite, so that no row can become NaN by it
 
 
@@ -33,7 +32,7 @@ class RowCache(Cache):
         super().__init__(layers=[])
         text = config.get_text_config()
         layers, heads, size = text.num_hidden_layers, *_heads(text)
-        self.cells = _cells(capacity, dtype)
+        self.cells = cells(capacity, dtype.itemsize)
         shape = (layers, rows, heads, self.cells, size)
         self.values_LRHSD = torch.zeros(shape, device=device, dtype=dtype)  # finite wherever a step may read
         if device.type == "cpu":  # where scores are summed up twice as fast from keys that lie position by position
@@ -130,7 +129,7 @@ def row_bytes(config: PreTrainedConfig, capacity: int, dtype: torch.dtype) -> in
     """Bytes that a row of `capacity` tokens takes."""
     text = config.get_text_config()
     heads, size = _heads(text)
-    return 2 * text.num_hidden_layers * heads * _cells(capacity, dtype) * size * dtype.itemsize
+    return 2 * text.num_hidden_layers * heads * cells(capacity, dtype.itemsize) * size * dtype.itemsize
 
 
 @contextmanager
@@ -196,12 +195,6 @@ def _heads(text: PreTrainedConfig) -> tuple[int, int]:
     """Number of key/value heads, and their size."""
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     return heads, getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-
-
-def _cells(capacity: int, dtype: torch.dtype) -> int:
-    """Positions and the scratch cell, in whole lines of memory."""
-    in_a_line = _LINE // dtype.itemsize
-    return (capacity // in_a_line + 1) * in_a_line
 
 
 def _window(text: PreTrainedConfig, layer: int) -> int | None:

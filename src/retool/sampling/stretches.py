@@ -13,6 +13,9 @@ SPAN_BUCKET = 64
 """Spans are rounded up to multiples of this, so that a plan holds for many steps."""
 
 
+_LINE = 64  # bytes of memory
+
+
 class Read(NamedTuple):
     """Rows `start` to `stop` of the cache up to position `span`: number `first` to `last` of the step's rows."""
 
@@ -48,3 +51,11 @@ def plan_reads(rows: Sequence[int], lengths: Sequence[int], capacity: int, cells
 def round_up(length: int, capacity: int) -> int:
     """`length` in whole buckets, but not beyond `capacity`."""
     return min(capacity, -(-length // SPAN_BUCKET) * SPAN_BUCKET)
+
+
+def cells(capacity: int, width: int) -> int:
+    """Positions of a row that holds `capacity` tokens in values of `width` bytes: one more, a scratch cell, and as many
+    as fill up a line of memory. Matrices that begin with a line are multiplied alike, to the last bit, whichever row
+    they are."""
+    in_a_line = _LINE // width
+    return (capacity // in_a_line + 1) * in_a_line
