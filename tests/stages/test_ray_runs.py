@@ -60,6 +60,7 @@ def test_in_sync_a_run_on_ray_is_the_run_of_one_process(one, cold: Path, tmp_pat
         assert len(there) < 2 or shares[step, 0] == shares[step, 1] == config.rl.prompts / 2
 
 
+@pytest.mark.slow  # what two learn is compared without Ray too, in test_two_process_runs
 def test_a_gang_of_two_learners_learns_as_one_process(one, cold: Path, tmp_path: Path) -> None:
     config = small_config(
         *RL, *CLUSTER, "cluster.learners=2", "cluster.weights=files", f"sampler.weights_folder={tmp_path}"
