@@ -5,6 +5,7 @@
 Prints what is measured while it goes on, and as its last line a JSON object:
     trivial_vs_python, sympy_vs_python    executions per second at concurrency 64, over those of fresh interpreters
     trivial_p50_ms, sympy_p50_ms          median of one call at a time
+    sympy_fork_vs_python                  forks of the same interpreter that only run SymPy's code, over fresh ones
     isolation_cost                        time of an execution at concurrency 8, over that with resource limits only
     live_children_mib                     proportional set size of all processes while 1,000 executions sleep
     false_timeouts                        honest code that was timed out next to infinite loops
@@ -15,6 +16,7 @@ import argparse
 import asyncio
 import json
 import os
+import subprocess
 import sys
 import time
 import urllib.request
@@ -46,6 +48,35 @@ from retool.sandbox.supervision.supervisor import main
 main()
 """
 
+# What a fork costs by itself: prepared as a zygote is, without protocol, limits, capture or isolation.
+BARE_FORKS = """
+import gc, os, sys, time
+from retool.sandbox.containment import linux
+from retool.sandbox.interpreter import memory, preload
+preload.preload("scientific")
+code, cores = compile(sys.argv[1], "code", "exec"), len(os.sched_getaffinity(0))
+nowhere = os.open(os.devnull, os.O_WRONLY)
+gc.disable()
+gc.collect()
+linux.collapse_heap()
+gc.freeze()
+memory.fill_gaps()
+for line in sys.stdin:
+    started = time.perf_counter()
+    for call in range(int(line)):
+        if call >= cores:
+            os.wait()
+        if not os.fork():
+            os.dup2(nowhere, 1)
+            gc.enable()
+            exec(code, {"__name__": "__main__"})
+            sys.stdout.flush()
+            os._exit(0)
+    for _ in range(min(cores, int(line))):
+        os.wait()
+    print(int(line) / (time.perf_counter() - started), flush=True)
+"""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -66,6 +97,7 @@ def main() -> None:
             figures[f"{speed.snippet}_p50_ms"] = speed.unloaded_ms
         if options.peer_url:
             figures |= peer(options.peer_url, options.rounds)
+        figures["sympy_fork_vs_python"] = bare_forks(box, options.rounds)
         figures["isolation_cost"] = isolation_cost(box, options.rounds)
         figures["false_timeouts"] = false_timeouts(box)
     figures["live_children_mib"] = live_children_mib(config)
@@ -74,6 +106,24 @@ def main() -> None:
 
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def bare_forks(box: Sandbox, rounds: int) -> float:
+    """In turns with fresh interpreters and with the sandbox, which this says too."""
+    code, calls = benchmark.SNIPPETS["sympy"], 60
+    fresh, bare, contained = [], [], []
+    command = [sys.executable, "-c", BARE_FORKS, code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as forks:
+        for round_ in range(-1, rounds):  # the first one warms up
+            forks.stdin.write(f"{calls}\n")
+            rate = float(forks.stdout.readline())
+            if round_ >= 0:
+                bare.append(rate)
+                contained.append(benchmark.throughput(box, code, calls, 64))
+                fresh.append(benchmark.fresh_throughput(code, 4))
+        forks.stdin.close()
+    say(f"sympy: bare forks {median(bare):.0f}/s, in the sandbox {median(contained):.0f}/s")
+    return median(bare) / median(fresh)
 
 
 def isolation_cost(box: Sandbox, rounds: int) -> float:
