@@ -251,7 +251,7 @@ def test_a_budget_in_bytes_bounds_the_rows() -> None:
     row = 2 * 2 * 2 * 96 * 8 * 4  # keys and values, layers, heads, cells (80 and a scratch, rounded), head size, bytes
     for rows_that_fit, expected in [(1, 1), (3, 3), (5, 4)]:
         engine = Engine(model, rows=2, capacity=80, cache_bytes=rows_that_fit * row + row // 2)
-        assert engine._cache.keys_LRHSD.nbytes + engine._cache.values_LRHSD.nbytes == expected * row
+        assert engine._runner.cache.keys_LRHSD.nbytes + engine._runner.cache.values_LRHSD.nbytes == expected * row
     with pytest.raises(UsageError, match=r"do not fit into the 0 MiB of rollout\.cache_mib"):
         Engine(model, rows=2, capacity=80, cache_bytes=row - 1)
     with pytest.raises(UsageError, match=r"lower rollout\.rows or rollout\.max_tokens"):

@@ -90,7 +90,7 @@ PROMPT = [(5 * n + 3) % VOCABULARY for n in range(21)]
 @pytest.mark.parametrize("name", MODELS)
 def test_it_is_taken_for_llamas_and_says_what_the_model_says(name: str) -> None:
     engine = Engine(make_model(name.split()[0], **MODELS[name]), rows=2, capacity=60, prefill_chunk=8)
-    assert engine._lean.is_exact
+    assert engine._runner.lean.is_exact
     assert says_what_the_model_says(engine)
 
 
@@ -101,8 +101,8 @@ def test_rows_of_several_lengths_are_read_at_once(name: str) -> None:
     ids = [[(7 * row + n) % VOCABULARY for n in range(12)] for row in range(3)]
     rows = [Row(index=n) for n in range(3)]
     for row, text, length in zip(rows, ids, (2, 5, 8), strict=True):
-        engine._read([row], [text[:length]])
-    logits = engine._read(rows, [text[row.length : row.length + 4] for row, text in zip(rows, ids, strict=True)])
+        engine._runner.read([row], [text[:length]])
+    logits = engine._runner.read(rows, [text[row.length : row.length + 4] for row, text in zip(rows, ids, strict=True)])
     for row, text, ours in zip(rows, ids, logits, strict=True):
         plain = model(torch.tensor([text[: row.length]]), use_cache=False).logits[0, -1]
         torch.testing.assert_close(ours, plain, atol=2e-5, rtol=1e-5)
@@ -114,11 +114,11 @@ def test_rows_of_several_lengths_are_read_at_once(name: str) -> None:
 def test_other_architectures_are_left_to_transformers(model_type: str) -> None:
     sizes = {k: v for k, v in SIZES.items() if model_type != "gpt2" or k != "num_key_value_heads"}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **sizes)).eval()
-    assert not Engine(model, rows=1, capacity=40)._lean.is_exact
+    assert not Engine(model, rows=1, capacity=40)._runner.lean.is_exact
 
 
 def test_a_model_in_bf16_is_left_to_transformers() -> None:
-    assert not Engine(make_model("llama").to(torch.bfloat16), rows=1, capacity=40)._lean.is_exact
+    assert not Engine(make_model("llama").to(torch.bfloat16), rows=1, capacity=40)._runner.lean.is_exact
 
 
 def test_a_class_of_ones_own_is_left_to_itself() -> None:
@@ -130,7 +130,7 @@ def test_a_class_of_ones_own_is_left_to_itself() -> None:
 
     model = Louder(AutoConfig.for_model("llama", **SIZES)).eval()
     engine = Engine(model, rows=1, capacity=60)
-    assert not engine._lean.is_exact
+    assert not engine._runner.lean.is_exact
     assert says_what_the_model_says(engine)
 
 
@@ -139,7 +139,7 @@ def test_a_llama_that_was_patched_to_compute_something_else_is_found_by_its_numb
 ) -> None:
     monkeypatch.setattr(modeling_llama, "rotate_half", lambda x: x.flip(-1))
     engine = Engine(make_model("llama"), rows=1, capacity=60)
-    assert not engine._lean.is_exact
+    assert not engine._runner.lean.is_exact
     assert says_what_the_model_says(engine)
 
 
@@ -150,12 +150,12 @@ def test_hooks_on_what_it_passes_over_run_though_they_came_later(part: str) -> N
     calls = []
     handle = model.get_submodule(part).register_forward_hook(lambda *_: calls.append(part))
     segment_of(engine)
-    assert calls and not engine._lean.is_exact
+    assert calls and not engine._runner.lean.is_exact
     handle.remove()
     calls.clear()
     engine = Engine(model, rows=1, capacity=60)
     segment_of(engine)
-    assert not calls and engine._lean.is_exact
+    assert not calls and engine._runner.lean.is_exact
 
 
 class LargerNorm(modeling_llama.LlamaRMSNorm):
@@ -173,7 +173,7 @@ def test_what_takes_the_place_of_something_it_passes_over_is_called(how: str) ->
     else:
         model.model.layers[1].input_layernorm.forward = larger.forward
     assert says_what_the_model_says(engine)
-    assert not engine._lean.is_exact
+    assert not engine._runner.lean.is_exact
 
 
 class Adapter(nn.Module):
@@ -195,7 +195,7 @@ def test_adapters_that_came_later_and_hooks_on_projections_and_the_head_count() 
     attention.o_proj.register_forward_hook(lambda _module, _inputs, out: 2 * out)
     model.lm_head.register_forward_hook(lambda _module, _inputs, logits: logits[..., :50])
     assert says_what_the_model_says(engine)
-    assert engine._lean.is_exact and max(segment_of(engine).ids) < 50
+    assert engine._runner.lean.is_exact and max(segment_of(engine).ids) < 50
 
 
 def test_weights_that_were_trained_or_loaded_are_the_ones_that_count() -> None:
@@ -209,4 +209,4 @@ def test_weights_that_were_trained_or_loaded_are_the_ones_that_count() -> None:
         model.load_state_dict(other.state_dict(), assign=assign)
         asyncio.run(engine.update(1))
         assert says_what_the_model_says(engine)
-    assert engine._lean.is_exact
+    assert engine._runner.lean.is_exact

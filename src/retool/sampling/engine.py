@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,25 +24,18 @@ import torch
 from transformers import PreTrainedModel
 
 from retool.errors import RetoolError
-from retool.kernels.products import lay_out_for_few_rows, take_fast_products
-from retool.sampling.budget import rows_held, rows_to_try
-from retool.sampling.cache import RowCache, attending, row_bytes
 from retool.sampling.choose import draw, is_plain, transform_logits
-from retool.sampling.compatibility import NOT_FINITE, check_config, check_logits, end_ids, rows_are_alike
-from retool.sampling.graphs import GraphedForward
-from retool.sampling.lean import LeanForward
+from retool.sampling.compatibility import NOT_FINITE, end_ids
 from retool.sampling.randomness import uniforms
+from retool.sampling.runner import ModelRunner
 from retool.sampling.sampler import Sampler, SamplingParams, Segment, StopFunction
 from retool.sampling.scheduler import Request, Row, Scheduler
-from retool.sampling.stretches import Read, plan_reads, round_up
 
 _FEED_LIMIT = 16  # a text of at most this many tokens is fed through decode steps instead of a prefill of its own
 _PREFIXES_KEPT = 16  # prompts whose keys and values are kept for the rest of their group
 _TOKENS_READ_TOGETHER = 512  # in chunks of several rows, which is faster than one by one
 _PREFIX_SHARE = 8  # they take at most one part in this many of the cache's memory, on top of it
 _STEPS_UNREAD = 3  # for which a few long results may wait for others
-_BYTES_PER_READ = 400_000  # what a read of a layer's cache costs by itself, in bytes read in that time (2 server cores)
-_ROWS_ON_CUDA = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512)  # numbers of rows that graphs are recorded for
 _ITERATIONS = 8  # of the event loop between turns; a result needs six to get from a thread through its tasks to a row
 _GUESSED_SECONDS_PER_TOKEN = 1e-3  # of a prefill, until the first one was measured
 
@@ -67,16 +59,6 @@ class EngineStats:
     decode_seconds: float = 0.0
     sampling_seconds: float = 0.0
     prefill_seconds: float = 0.0
-
-
-@dataclass(slots=True)
-class _Plan:
-    """What decode steps have in common until somebody joins or leaves, or `steps_left` steps have made a row longer."""
-
-    requests: list[Request]
-    rows_N: torch.Tensor
-    reads: list[Read]
-    steps_left: int
 
 
 class Engine(Sampler):
@@ -103,57 +85,23 @@ class Engine(Sampler):
         deterministic: bool = False,
         cache_bytes: int | None = None,
     ):
-        check_config(model)
         self.model = model
         self.eos_ids = end_ids(model)
         self.version = 0
         self.capacity = capacity
-        self._row_bytes = row_bytes(model.config, capacity, model.dtype)
-        held = rows_held(rows, cache_bytes, self._row_bytes, capacity, deterministic)
+        self._runner = ModelRunner(
+            model, rows=rows, capacity=capacity, deterministic=deterministic, cache_bytes=cache_bytes
+        )
+        held = self._runner.cache.rows
         self._width = min(rows, held)
-        layers = model.config.get_text_config().num_hidden_layers
-        self._cells_per_read = _BYTES_PER_READ * layers * capacity // self._row_bytes
-        self._cache = RowCache(model.config, held, capacity, model.device, model.dtype)
+        self._scheduler = Scheduler(held, self._width, may_preempt=not deterministic)
         self._chunk = prefill_chunk
         self._deterministic = deterministic
         self._prefixes: OrderedDict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
-        self._plan: _Plan | None = None
-        self._graphs = GraphedForward(self._forward_first_rows) if model.device.type == "cuda" else None
         self._seconds_per_token = _GUESSED_SECONDS_PER_TOKEN
         self._steps_unread = 0
         self._loop: asyncio.Task[None] | None = None
         self._stats = EngineStats()
-        take_fast_products(model)
-        lay_out_for_few_rows(model)
-        self._lean = LeanForward(model)
-        check_logits(model, self._read, capacity)
-        self._lean.compare(self._read, held, capacity)
-        if deterministic:
-            self._make_rows_alike(cache_bytes)
-        self._scheduler = Scheduler(self._cache.rows, self._width, may_preempt=not deterministic)
-
-    def _make_rows_alike(self, cache_bytes: int | None) -> None:
-        """Have as few rows more as it takes for a text to have the same bits in each."""
-        config, device, dtype = self.model.config, self.model.device, self.model.dtype
-        held, vocabulary = self._cache.rows, config.get_text_config().vocab_size
-
-        def feed(token: int, position: int) -> torch.Tensor:
-            every_R = torch.ones(self._cache.rows, dtype=torch.long, device=device)
-            return self._forward_first_rows(token * every_R, position * every_R, self._cache.cells)
-
-        for rows in rows_to_try(held, cache_bytes, self._row_bytes):
-            if rows != self._cache.rows:
-                self._cache = RowCache(config, rows, self.capacity, device, dtype)
-            if rows_are_alike(feed, vocabulary, self.capacity):
-                return
-        warnings.warn(
-            f"deterministic mode cannot promise the same bytes: with {torch.get_num_threads()} threads and {held} to "
-            f"{self._cache.rows} rows the bits of a text depend on its row; set threads=1, take another rollout.rows, "
-            "or a higher rollout.cache_mib",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-        self._cache = RowCache(config, held, self.capacity, device, dtype)
 
     async def extend(
         self, handle: Row | None, ids: Sequence[int], params: SamplingParams, stop: StopFunction, key: int
@@ -208,8 +156,7 @@ class Engine(Sampler):
 
     async def _run(self) -> None:
         """Take turns until nobody can go on. Between them the event loop runs the tools' and trajectories' code."""
-        self.model.eval()  # the learner leaves it in training mode, with dropout
-        self._lean.inspect()  # hooks or adapters may have come since
+        self._runner.begin()
         scheduler = self._scheduler
         try:
             while True:
@@ -284,7 +231,7 @@ class Engine(Sampler):
         if row.length or row.sampled or (prefix := self._prefixes.get(tuple(row.ids))) is None:
             return False
         self._prefixes.move_to_end(tuple(row.ids))
-        self._cache.paste_prefix(row.index, prefix)
+        self._runner.cache.paste_prefix(row.index, prefix)
         row.length = len(row.ids) - 1
         self._stats.reused_tokens += row.length
         return True
@@ -296,7 +243,7 @@ class Engine(Sampler):
         """
         began = time.perf_counter()
         chunks = [row.ids[row.length : min(row.length + self._chunk, len(row.ids) - 1)] for row in rows]
-        self._read(rows, chunks)
+        self._runner.read(rows, chunks)
         for row, chunk in zip(rows, chunks, strict=True):
             row.is_reading = row.pending > 1
             self._stats.recomputed_tokens += max(0, min(row.lost, row.length) - (row.length - len(chunk)))
@@ -311,48 +258,22 @@ class Engine(Sampler):
         return tokens
 
     def _keep_prompt(self, row: Row) -> None:
-        self._prefixes[tuple(row.ids)] = self._cache.copy_prefix(row.index, row.length)
-        most = max(1, self._scheduler.rows * self._row_bytes // _PREFIX_SHARE)
+        self._prefixes[tuple(row.ids)] = self._runner.cache.copy_prefix(row.index, row.length)
+        most = max(1, self._scheduler.rows * self._runner.row_bytes // _PREFIX_SHARE)
         while len(self._prefixes) > _PREFIXES_KEPT or (len(self._prefixes) > 1 and self._prefix_bytes() > most):
             self._prefixes.popitem(last=False)
 
     def _prefix_bytes(self) -> int:
         return sum(2 * keys.nbytes for keys, _ in self._prefixes.values())
 
-    @torch.inference_mode()
-    def _read(self, rows: Sequence[Row], chunks: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Append a chunk to each of some rows of the cache. Returns the logits after the longest ones, [N, V].
-
-        Shorter chunks are filled up with tokens that go to the scratch cell.
-        """
-        longest = max(map(len, chunks))
-        ids = np.zeros((len(rows), longest), np.int64)
-        positions = np.full((len(rows), longest), self.capacity, np.int64)
-        reads = []
-        for number, (row, chunk) in enumerate(zip(rows, chunks, strict=True)):
-            end = row.length + len(chunk)
-            ids[number, : len(chunk)], positions[number, : len(chunk)] = chunk, range(row.length, end)
-            span = self._cache.cells if self._deterministic else round_up(end, self.capacity)
-            reads.append(Read(row.index, row.index + 1, span, number, number + 1))
-            row.length = end
-        device = self.model.device
-        rows_N = torch.tensor([row.index for row in rows], device=device)
-        return self._forward(torch.from_numpy(ids).to(device), rows_N, torch.from_numpy(positions).to(device), reads)
-
     # Decoding
 
     def _step(self, requests: list[Request]) -> None:
         """Feed one token of each row; where it was the last pending one, sample the next."""
         began = time.perf_counter()
-        if self._deterministic or self._graphs:
-            logits_NV = self._step_first_rows(requests)
-        else:
-            requests, logits_NV = self._step_rows(requests)
-        sampling = []
-        for number, request in enumerate(requests):
-            request.row.length += 1
-            if not request.row.pending:
-                sampling.append(number)
+        requests = sorted(requests, key=lambda request: request.row.index)
+        logits_NV = self._runner.step([request.row for request in requests])
+        sampling = [number for number, request in enumerate(requests) if not request.row.pending]
         before = time.perf_counter()
         if sampling:
             if len(sampling) < len(requests):
@@ -367,50 +288,6 @@ class Engine(Sampler):
         self._stats.decode_seconds += ended - began
         if self.on_phase:
             self.on_phase("decode", began, ended)
-
-    def _step_rows(self, requests: list[Request]) -> tuple[list[Request], torch.Tensor]:
-        """A step of exactly these rows. Returns them in the order of the logits [N, V]."""
-        plan = self._plan
-        if plan is None or plan.steps_left == 0 or {*plan.requests} != {*requests}:
-            plan = self._plan = self._make_plan(requests)
-        plan.steps_left -= 1
-        rows = [request.row for request in plan.requests]
-        ids_N1 = torch.tensor([[row.ids[row.length]] for row in rows])
-        positions_N1 = torch.tensor([[row.length] for row in rows])
-        longest = [max(row.length for row in rows[read.first : read.last]) + 1 for read in plan.reads]
-        reads = [read._replace(span=span) for read, span in zip(plan.reads, longest, strict=True)]
-        return plan.requests, self._forward(ids_N1, plan.rows_N, positions_N1, reads)
-
-    def _make_plan(self, requests: list[Request]) -> _Plan:
-        requests = sorted(requests, key=lambda request: request.row.index)
-        rows, lengths = [r.row.index for r in requests], [r.row.length + 1 for r in requests]
-        reads = plan_reads(rows, lengths, self.capacity, self._cells_per_read)
-        steps = min(round_up(length, self.capacity) - length for length in lengths) + 1
-        return _Plan(requests, torch.tensor(rows), reads, steps)
-
-    def _step_first_rows(self, requests: list[Request]) -> torch.Tensor:
-        """A step of as many rows as there are, or as include these ones, so that shapes recur; logits of these, [N, V].
-
-        What the others compute goes to the scratch cell of their row.
-        """
-        indices = [request.row.index for request in requests]
-        count, span = self._cache.rows, self._cache.cells
-        if not self._deterministic:
-            count = next((n for n in _ROWS_ON_CUDA if max(indices) < n <= count), count)
-            span = round_up(max(request.row.length for request in requests) + 1, self.capacity)
-        ids, positions = np.zeros(count, np.int64), np.full(count, self.capacity, np.int64)
-        for request in requests:
-            row = request.row
-            ids[row.index], positions[row.index] = row.ids[row.length], row.length
-        device = self.model.device
-        forward = self._graphs or self._forward_first_rows
-        logits_RV = forward(torch.from_numpy(ids).to(device), torch.from_numpy(positions).to(device), span)
-        return logits_RV[torch.tensor(indices, device=device)]
-
-    def _forward_first_rows(self, ids_R: torch.Tensor, positions_R: torch.Tensor, span: int) -> torch.Tensor:
-        count = len(ids_R)
-        rows_R = torch.arange(count, device=ids_R.device)
-        return self._forward(ids_R[:, None], rows_R, positions_R[:, None], [Read(0, count, span, 0, count)])
 
     def _sample(self, requests: list[Request], logits_NV: torch.Tensor) -> None:
         """Draw a token for each request, and settle the requests that it ends."""
@@ -462,21 +339,3 @@ class Engine(Sampler):
             drawn = request.out, request.logprobs, model_logprobs
             segment = Segment(*drawn, stop, request.version, request.row, request.updates or None)
             request.future.set_result(segment)
-
-    def _forward(
-        self, ids_NQ: torch.Tensor, rows_N: torch.Tensor, positions_NQ: torch.Tensor, reads: Sequence[Read]
-    ) -> torch.Tensor:
-        """Logits after the last token of each row, [N, V]. A position of `capacity` is the scratch cell."""
-        self._cache.aim(rows_N, positions_NQ, reads)
-        positions_NQ = positions_NQ.clamp(max=self.capacity - 1)
-        if self._lean.is_exact:
-            return self._lean(ids_NQ, positions_NQ, self._cache)
-        with attending(self.model, self._cache):
-            output = self.model(
-                input_ids=ids_NQ,
-                position_ids=positions_NQ,
-                past_key_values=self._cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        return output.logits[:, -1]
