@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retool.config.sampling import SamplingConfig
-from retool.sampling.choose import draw, transform_logits
+from retool.sampling.choose import draw, log_total, transform_logits
 from retool.sampling.randomness import uniforms
 
 logits = st.lists(st.integers(-64, 64), min_size=2, max_size=12, unique=True).map(lambda row: [n / 8 for n in row])
@@ -158,3 +158,18 @@ def test_in_a_large_vocabulary_the_draw_is_the_inversion_of_the_whole_cumulative
     assert token in places
     assert cumulative[token] - probabilities[token] - 1e-6 <= uniform <= cumulative[token] + 1e-6
     assert float(logprobs[0]) == pytest.approx(float(probabilities[token].log()), abs=1e-6)
+
+
+@pytest.mark.parametrize("vocabulary", [97, 1024, 50_257])
+def test_the_total_of_a_row_is_exact_and_the_same_among_others_and_alone(vocabulary: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        logits_NV = 3 * torch.randn(5, vocabulary, generator=torch.Generator().manual_seed(0))
+        logits_NV[2, 7] = -torch.inf
+        total_N1 = log_total(logits_NV)
+        assert torch.equal(torch.cat([log_total(alone_1V) for alone_1V in logits_NV.split(1)]), total_N1)
+    finally:
+        torch.set_num_threads(before)
+    exact_N1 = logits_NV.double().logsumexp(-1, keepdim=True)
+    torch.testing.assert_close(total_N1.double(), exact_N1, atol=2e-6, rtol=0)

@@ -63,14 +63,25 @@ def _least_kept(logits_NV: torch.Tensor, top_p: float, first: int = 1024) -> tor
     Sorting a whole vocabulary costs more than a decode step of a small model; the `first` tokens nearly always hold the
     mass, and only rows where they do not are sorted in full.
     """
-    best_NK, ids_NK = logits_NV.topk(min(first, logits_NV.shape[-1]), dim=-1)
-    probs_NK = logits_NV.softmax(-1).gather(-1, ids_NK)
+    best_NK = logits_NV.topk(min(first, logits_NV.shape[-1]), dim=-1).values
+    probs_NK = (best_NK - log_total(logits_NV)).exp()
     kept_NK = probs_NK.cumsum(-1) - probs_NK < top_p  # the mass before a token has not reached top_p yet
     least_N1 = best_NK.masked_fill(~kept_NK, torch.inf).amin(-1, keepdim=True)
     short_N = kept_NK[..., -1] & (best_NK.shape[-1] < logits_NV.shape[-1])
     if short_N.any():
         least_N1[short_N] = _least_kept(logits_NV[short_N], top_p, logits_NV.shape[-1])
     return least_N1
+
+
+def log_total(logits_NV: torch.Tensor) -> torch.Tensor:
+    """The logarithm of the sum of exponentials of each row, [N, 1] (float32).
+
+    `torch.logsumexp` shares the sum of a single long row out among threads, and that of many rows not, so the last bit
+    would depend on N. Here short blocks are summed up, and then their sums in double precision.
+    """
+    best_N1 = logits_NV.amax(-1, keepdim=True)
+    sums_NB = _in_blocks((logits_NV - best_N1).exp_()).sum(-1)
+    return (sums_NB.double().sum(-1, keepdim=True).log() + best_N1).float()
 
 
 def draw(logits_NV: torch.Tensor, uniforms_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,15 +92,13 @@ def draw(logits_NV: torch.Tensor, uniforms_N: torch.Tensor) -> tuple[torch.Tenso
     a few hundred values a row are summed up in double precision. Returns ids [N] and log-probabilities [N] (float32).
     `logits_NV` is float32, and overwritten.
     """
-    rows, vocabulary = logits_NV.shape
+    vocabulary = logits_NV.shape[-1]
     weights_NV = logits_NV.sub_(logits_NV.amax(-1, keepdim=True)).exp_()
     if vocabulary < _LARGE_VOCABULARY:
         ids_N1, cumulative_NV, _ = _invert(weights_NV, uniforms_N[:, None])
         total_N1 = cumulative_NV[:, -1:]
     else:
-        padding = -vocabulary % _BLOCK
-        padded_NV = functional.pad(weights_NV, (0, padding)) if padding else weights_NV
-        weights_NBK = padded_NV.view(rows, -1, _BLOCK)
+        weights_NBK = _in_blocks(weights_NV)
         sums_NB = weights_NBK.sum(-1)
         block_N1, cumulative_NB, target_N1 = _invert(sums_NB, uniforms_N[:, None])
         total_N1 = cumulative_NB[:, -1:]
@@ -99,6 +108,12 @@ def draw(logits_NV: torch.Tensor, uniforms_N: torch.Tensor) -> tuple[torch.Tenso
         ids_N1 = (block_N1 * _BLOCK + token_N1).clamp_max(vocabulary - 1)
     logprobs_N1 = (weights_NV.gather(-1, ids_N1).double() / total_N1).log().float()
     return ids_N1.squeeze(-1), logprobs_N1.squeeze(-1)
+
+
+def _in_blocks(weights_NV: torch.Tensor) -> torch.Tensor:
+    """[..., B, K], with zeros behind the vocabulary."""
+    padding = -weights_NV.shape[-1] % _BLOCK
+    return (functional.pad(weights_NV, (0, padding)) if padding else weights_NV).unflatten(-1, (-1, _BLOCK))
 
 
 def _invert(weights_NK: torch.Tensor, share_N1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

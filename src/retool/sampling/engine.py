@@ -24,7 +24,7 @@ import torch
 from transformers import PreTrainedModel
 
 from retool.errors import RetoolError
-from retool.sampling.choose import draw, is_plain, transform_logits
+from retool.sampling.choose import draw, is_plain, log_total, transform_logits
 from retool.sampling.compatibility import NOT_FINITE, end_ids
 from retool.sampling.randomness import uniforms
 from retool.sampling.runner import ModelRunner
@@ -309,7 +309,7 @@ class Engine(Sampler):
         keys = np.array([request.key for request in requests], np.uint64)
         positions = np.array([request.row.sampled for request in requests], np.uint64)
         uniforms_N = torch.from_numpy(uniforms(keys, positions)).to(logits_NV.device)
-        own_NV = None if is_own else logits_NV.log_softmax(-1)
+        own_NV = None if is_own else logits_NV - log_total(logits_NV)
         ids_N, logprobs_N = draw(transform_logits(allowed_NV, config), uniforms_N)  # overwrites the logits
         drawn = [ids_N.double(), logprobs_N.double()]  # stacked, to leave the device at once
         if own_NV is not None:
