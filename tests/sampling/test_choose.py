@@ -160,16 +160,12 @@ def test_in_a_large_vocabulary_the_draw_is_the_inversion_of_the_whole_cumulative
     assert float(logprobs[0]) == pytest.approx(float(probabilities[token].log()), abs=1e-6)
 
 
+@pytest.mark.parametrize("threads", [2], indirect=True)
 @pytest.mark.parametrize("vocabulary", [97, 1024, 50_257])
-def test_the_total_of_a_row_is_exact_and_the_same_among_others_and_alone(vocabulary: int) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        logits_NV = 3 * torch.randn(5, vocabulary, generator=torch.Generator().manual_seed(0))
-        logits_NV[2, 7] = -torch.inf
-        total_N1 = log_total(logits_NV)
-        assert torch.equal(torch.cat([log_total(alone_1V) for alone_1V in logits_NV.split(1)]), total_N1)
-    finally:
-        torch.set_num_threads(before)
+def test_the_total_of_a_row_is_exact_and_the_same_among_others_and_alone(vocabulary: int, threads: None) -> None:
+    logits_NV = 3 * torch.randn(5, vocabulary, generator=torch.Generator().manual_seed(0))
+    logits_NV[2, 7] = -torch.inf
+    total_N1 = log_total(logits_NV)
+    assert torch.equal(torch.cat([log_total(alone_1V) for alone_1V in logits_NV.split(1)]), total_N1)
     exact_N1 = logits_NV.double().logsumexp(-1, keepdim=True)
     torch.testing.assert_close(total_N1.double(), exact_N1, atol=2e-6, rtol=0)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 import pytest
@@ -127,14 +126,6 @@ def test_no_kind_of_attention_looks_at_what_it_must_not(attention: str) -> None:
 
     for prompt, (first, second) in zip(PROMPTS, asyncio.run(main()), strict=True):
         torch.testing.assert_close(*recorded_and_plain(model, [(prompt, first), (RESULT, second)]), atol=1e-5, rtol=0)
-
-
-@pytest.fixture
-def threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("threads", [1, 2], indirect=True)
@@ -258,24 +249,6 @@ def test_a_budget_in_bytes_bounds_the_rows() -> None:
         Engine(model, rows=2, capacity=80, cache_bytes=row, deterministic=True)
 
 
-def test_rows_that_cannot_be_made_alike_are_told_of_in_deterministic_mode() -> None:
-    class UnlikeRows(torch.nn.Module):
-        """As a product that sums up one row in another order."""
-
-        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-            return hidden + 1e-3 * (torch.arange(len(hidden)) == 1)[:, None, None]
-
-    model = make_model("llama")
-    model.model.norm = UnlikeRows()
-    with pytest.warns(RuntimeWarning, match=r"2 to 32 rows the bits .* set threads=1"):
-        Engine(model, rows=2, capacity=80, deterministic=True)
-    with pytest.warns(RuntimeWarning, match=r"2 to 8 rows .* a higher rollout\.cache_mib"):
-        Engine(model, rows=2, capacity=80, cache_bytes=15 * 2 * 2 * 2 * 96 * 8 * 4, deterministic=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        Engine(model, rows=2, capacity=80)
-
-
 @pytest.mark.parametrize("how", [{"temperature": 0.7, "top_p": 0.9}, {"top_p": 0.9}, {"top_k": 2 * VOCABULARY}])
 def test_log_probabilities_of_the_model_itself_are_kept_beside_those_of_what_was_sampled_from(
     how: dict[str, float],
@@ -317,6 +290,22 @@ def test_a_forbidden_token_is_never_sampled_and_the_others_share_its_probability
         logits = model(torch.tensor([PROMPTS[0]])).logits[0, -1].clone()
         logits[banned] = -torch.inf
         assert abs(float(logits.log_softmax(-1)[segment.ids[0]]) - segment.logprobs[0]) < 1e-5
+
+
+def test_what_is_forbidden_to_one_now_and_then_changes_nothing_that_is_recorded_of_another() -> None:
+    model = make_model("llama")
+    plain = asyncio.run(Engine(model, rows=2, capacity=80).extend(None, PROMPTS[0], params(), never, 1))
+
+    async def main(engine: Engine) -> list[Segment]:
+        now_and_then = params(forbid=lambda out: [5, 6] if len(out) % 3 == 0 else [])
+        ways = [(1, params()), (2, now_and_then)]
+        return await asyncio.gather(*(engine.extend(None, PROMPTS[0], way, never, key) for key, way in ways))
+
+    free, held_back = asyncio.run(main(Engine(model, rows=2, capacity=80)))
+    assert free.ids == plain.ids and free.model_logprobs is free.logprobs
+    assert plain.model_logprobs is plain.logprobs
+    _, expected = recorded_and_plain(model, [(PROMPTS[0], held_back)])
+    torch.testing.assert_close(torch.tensor(held_back.model_logprobs), expected, atol=1e-5, rtol=0)
 
 
 def test_the_end_of_sequence_and_the_stop_function_end_a_segment() -> None:
@@ -403,35 +392,6 @@ def test_logits_that_are_not_finite_are_an_error_and_never_sampled(temperature: 
         assert isinstance(error, RetoolError) and "logits are NaN or infinite" in str(error)
     with pytest.raises(RetoolError, match="logits are NaN or infinite"):
         Engine(model, rows=2, capacity=80)
-
-
-@pytest.mark.parametrize(("listed", "expected"), [(None, set()), (7, {7}), ([7, 9], {7, 9})])
-def test_the_engine_knows_every_end_that_the_generation_config_lists(
-    listed: int | list[int] | None, expected: set[int]
-) -> None:
-    model = make_model("llama")
-    model.generation_config.eos_token_id = listed
-    assert Engine(model, rows=1, capacity=80).eos_ids == expected
-
-
-def test_models_whose_cache_it_cannot_hold_are_refused() -> None:
-    with pytest.raises(UsageError, match="layers of type"):
-        model = make_model("llama")
-        model.config.layer_types = ["linear_attention"] * 2
-        Engine(model, rows=1, capacity=80)
-
-
-@pytest.mark.parametrize("model_type", ["rwkv", "bloom", "gptj", "mpt"])
-def test_a_model_that_says_something_else_through_the_cache_is_refused(model_type: str) -> None:
-    with pytest.raises(UsageError, match=rf"'{model_type}' does not work with the engine's KV cache"):
-        Engine(make_model(model_type), rows=1, capacity=80)
-
-
-def test_an_encoder_decoder_is_refused() -> None:
-    model = make_model("llama")
-    model.config.is_encoder_decoder = True
-    with pytest.raises(UsageError, match="is an encoder-decoder"):
-        Engine(model, rows=1, capacity=80)
 
 
 def test_a_trajectorys_key_is_the_same_on_every_machine() -> None:

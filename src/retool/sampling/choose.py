@@ -15,17 +15,13 @@ _BLOCK = 128
 _LARGE_VOCABULARY = 4096
 
 
-def is_plain(config: SamplingConfig) -> bool:
-    """Whether the distribution that is sampled from is the model's own."""
-    return config.temperature == 1.0 and config.top_k == 0 and config.top_p >= 1.0 and config.min_p == 0.0
-
-
 def transform_logits(
     logits_NV: torch.Tensor, config: SamplingConfig, sampled_N: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Logits of the distribution that is sampled from: temperature, then top-k, top-p and min-p (-inf: left out).
 
-    A token tied with the last kept one is kept too. Temperature 0 is greedy: all but one token are left out.
+    The same tensor where that is the model's own distribution. A token tied with the last kept one is kept too.
+    Temperature 0 is greedy: all but one token are left out.
 
     `sampled_N`, for the learner, are tokens that were drawn and so were kept then. They are kept now, too, though the
     weights have changed since, or the last bits of a logit differ: where one crosses the edge of what is kept, its

@@ -24,7 +24,7 @@ import torch
 from transformers import PreTrainedModel
 
 from retool.errors import RetoolError
-from retool.sampling.choose import draw, is_plain, log_total, transform_logits
+from retool.sampling.choose import draw, log_total, transform_logits
 from retool.sampling.compatibility import NOT_FINITE, end_ids
 from retool.sampling.randomness import uniforms
 from retool.sampling.runner import ModelRunner
@@ -300,7 +300,6 @@ class Engine(Sampler):
             return
         config = configs.pop()
         banned = [request.params.forbid(request.out) if request.params.forbid else () for request in requests]
-        is_own = is_plain(config) and not any(map(len, banned))
         allowed_NV = logits_NV = logits_NV.float()
         if any(map(len, banned)):
             allowed_NV = logits_NV.clone()
@@ -309,21 +308,22 @@ class Engine(Sampler):
         keys = np.array([request.key for request in requests], np.uint64)
         positions = np.array([request.row.sampled for request in requests], np.uint64)
         uniforms_N = torch.from_numpy(uniforms(keys, positions)).to(logits_NV.device)
-        own_NV = None if is_own else logits_NV - log_total(logits_NV)
-        ids_N, logprobs_N = draw(transform_logits(allowed_NV, config), uniforms_N)  # overwrites the logits
-        drawn = [ids_N.double(), logprobs_N.double()]  # stacked, to leave the device at once
-        if own_NV is not None:
-            drawn.append(own_NV.gather(-1, ids_N[:, None]).squeeze(-1).double())
-        for request, (token, *logprobs) in zip(requests, torch.stack(drawn, 1).tolist(), strict=True):
-            self._append(request, int(token), *logprobs)
+        drawn_from_NV = transform_logits(allowed_NV, config)
+        is_own = [drawn_from_NV is allowed_NV and not len(ids) for ids in banned]  # is it the model's distribution?
+        ids_N, logprobs_N = draw(drawn_from_NV, uniforms_N)
+        model_logprobs_N = logprobs_N
+        if not all(is_own):
+            model_logprobs_N = (logits_NV.gather(-1, ids_N[:, None]) - log_total(logits_NV)).squeeze(-1)
+        drawn = [ids_N.double(), logprobs_N.double(), model_logprobs_N.double()]  # stacked, to leave the device at once
+        for request, own, (token, logprob, other) in zip(requests, is_own, torch.stack(drawn, 1).tolist(), strict=True):
+            self._append(request, int(token), logprob, logprob if own else other)
 
-    def _append(self, request: Request, token: int, logprob: float, model_logprob: float | None = None) -> None:
+    def _append(self, request: Request, token: int, logprob: float, model_logprob: float) -> None:
         if math.isnan(logprob):
             raise RetoolError(NOT_FINITE)
         request.out.append(token)
         request.logprobs.append(logprob)
-        if model_logprob is not None:
-            request.model_logprobs.append(model_logprob)
+        request.model_logprobs.append(model_logprob)
         request.row.sampled += 1
         request.row.ids.append(token)
         if token in request.params.eos_ids:
@@ -335,7 +335,8 @@ class Engine(Sampler):
         else:
             return
         if not request.future.done():
-            model_logprobs = request.model_logprobs or request.logprobs
+            is_own = request.model_logprobs == request.logprobs
+            model_logprobs = request.logprobs if is_own else request.model_logprobs
             drawn = request.out, request.logprobs, model_logprobs
             segment = Segment(*drawn, stop, request.version, request.row, request.updates or None)
             request.future.set_result(segment)
