@@ -56,6 +56,9 @@ from retool.sandbox.interpreter import memory, preload
 preload.preload("scientific")
 code, cores = compile(sys.argv[1], "code", "exec"), len(os.sched_getaffinity(0))
 nowhere = os.open(os.devnull, os.O_WRONLY)
+def reap():
+    if os.wait()[1]:
+        sys.exit("the code failed")
 gc.disable()
 gc.collect()
 linux.collapse_heap()
@@ -65,7 +68,7 @@ for line in sys.stdin:
     started = time.perf_counter()
     for call in range(int(line)):
         if call >= cores:
-            os.wait()
+            reap()
         if not os.fork():
             os.dup2(nowhere, 1)
             gc.enable()
@@ -73,7 +76,7 @@ for line in sys.stdin:
             sys.stdout.flush()
             os._exit(0)
     for _ in range(min(cores, int(line))):
-        os.wait()
+        reap()
     print(int(line) / (time.perf_counter() - started), flush=True)
 """
 
