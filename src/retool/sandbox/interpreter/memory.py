@@ -13,6 +13,9 @@ _POOL_BYTES = 16 << 10
 _POOL_HEADER_BYTES = 48
 _BLOCK_SIZES = range(16, 513, 16)
 _MOST_TO_FILL_BYTES = 4 << 20  # of each size; only a bound should an interpreter lay out its pools differently
+_AT_ONCE = 32
+_TAKEN_BY_THE_ACCOUNT = 8  # numbers that the account of what was filled holds itself
+
 _SIZES_IN_USE = (*range(16, 129, 16), 176)
 """What a zygote that serves allocates: small objects, and the kernel's account of a child."""
 
@@ -27,17 +30,16 @@ def fill_gaps() -> None:
     """Allocate, for good, all free blocks of small memory in pools that are in use."""
     for size in _BLOCK_SIZES:
         in_a_pool = (_POOL_BYTES - _POOL_HEADER_BYTES) // size
-        in_order, last = 0, 0
-        for _ in range(_MOST_TO_FILL_BYTES // size):
-            block = _block(size)
-            _held.append(block)
-            if id(block) % _POOL_BYTES == _POOL_HEADER_BYTES:
-                in_order = 1
-            else:
-                in_order = in_order + 1 if in_order and id(block) == last + size else 0
-            if in_order == in_a_pool:
-                break  # a pool was filled from its first to its last block: it was a fresh one
-            last = id(block)
+        taken: dict[int, int] = {}  # blocks of each pool
+        _held.append(taken)
+        for _ in range(_MOST_TO_FILL_BYTES // (size * _AT_ONCE)):
+            blocks = [_block(size) for _ in range(_AT_ONCE)]  # before their addresses, which are blocks themselves
+            _held.extend(blocks)
+            for block in blocks:
+                pool = id(block) // _POOL_BYTES
+                taken[pool] = taken.get(pool, 0) + 1
+            if max(taken.values()) >= in_a_pool - _TAKEN_BY_THE_ACCOUNT:
+                break  # a whole pool was free, and such a one is only begun when there are no gaps left
 
 
 def take_recent_gaps() -> None:

@@ -133,7 +133,7 @@ def main(slots: int) -> None:
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of credentials has cleared it
     what_is_in_force = json.dumps(cell.report).encode()
     gc.collect()
-    gc.freeze()
     memory.fill_gaps()
+    gc.freeze()
     send(control, Report(READY, value=len(what_is_in_force)).pack() + what_is_in_force)
     serve(control, child_ended, cell, address_space)
