@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from retool.sandbox import Sandbox
 
-_HANDLE = "anon_inode:[pidfd]"
+_HANDLE, _LISTENER = "anon_inode:[pidfd]", "anon_inode:seccomp notify"
 
 
 def descendants(pid: int) -> set[int]:
@@ -86,9 +86,11 @@ def is_at_rest(box: Sandbox) -> bool:
     others = family.keys() - zygotes
     if any(family[pid] not in zygotes for pid in others):
         return False
-    handles = sum(os.readlink(f"/proc/{supervisor}/fd/{fd}") == _HANDLE for fd in os.listdir(f"/proc/{supervisor}/fd"))
-    all_are_known = handles in (0, len(others) + 1)  # there may be no handles; with them, the client has one too
-    return len(others) == len(zygotes) * children_in_waiting(box) and all_are_known
+    open_there = [os.readlink(f"/proc/{supervisor}/fd/{fd}") for fd in os.listdir(f"/proc/{supervisor}/fd")]
+    # Where the kernel does not offer the one or the other, there are none. The client has a handle, too.
+    all_are_known = open_there.count(_HANDLE) in (0, len(others) + 1)
+    all_are_locked = open_there.count(_LISTENER) in (0, len(others))
+    return len(others) == len(zygotes) * children_in_waiting(box) and all_are_known and all_are_locked
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:

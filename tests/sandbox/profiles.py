@@ -82,4 +82,7 @@ PROFILES = {
 SAME_UID_FOR_ALL = Profile("user_namespace_without_landlock", {"landlock": 0, "private_root": True})
 """A root of its own is all that keeps an execution from the files of the others."""
 
+WITHOUT_QUESTIONS = Profile("without_questions", {})
+"""Nobody can be asked about a process's calls, so that its end is known when it has ended and not before."""
+
 TOO_WEAK = Profile("container_without_landlock", {})

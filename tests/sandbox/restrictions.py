@@ -7,13 +7,14 @@ import ctypes
 import os
 
 from retool.sandbox.containment import linux, seccomp
-from retool.sandbox.containment.syscalls import AUDIT_ARCHITECTURES
+from retool.sandbox.containment.syscalls import AUDIT_ARCHITECTURES, NUMBERS
 
 ORDINARY_UID = 54321
 
 _LOAD, _AND, _JUMP_EQUAL, _RETURN = 0x20, 0x54, 0x15, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
-_EPERM, _ENOSYS = 1, 38
+_EPERM, _EINVAL, _ENOSYS = 1, 22, 38
+_NEW_LISTENER = 1 << 3  # a flag of seccomp(2)
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENT_AT = 0, 4, 16
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
 _LAST_CAPABILITY = 40
@@ -86,6 +87,21 @@ def without_landlock() -> None:
     for number in _LANDLOCK:
         program += _answer(number, _ENOSYS)
     _install([*program, (_RETURN, 0, 0, _ALLOW)])
+
+
+def without_questions() -> None:
+    """A kernel that asks nobody about the calls of others (before Linux 5.5, or another one in its guise)."""
+    _install(
+        [
+            *_of_native_calls(),
+            (_JUMP_EQUAL, 0, 4, NUMBERS[linux.MACHINE]["seccomp"]),
+            (_LOAD, 0, 0, _ARGUMENT_AT + 8),
+            (_AND, 0, 0, _NEW_LISTENER),
+            (_JUMP_EQUAL, 1, 0, 0),
+            (_RETURN, 0, 0, _ERRNO | _EINVAL),
+            (_RETURN, 0, 0, _ALLOW),
+        ]
+    )
 
 
 def user_namespace_without_landlock() -> None:

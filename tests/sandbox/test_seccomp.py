@@ -8,7 +8,7 @@ from retool.sandbox.containment import seccomp, syscalls
 from retool.sandbox.containment.seccomp import Instruction
 
 PID = 4242
-ALLOWED, REFUSED, UNKNOWN, KILLED = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
+ALLOWED, REFUSED, UNKNOWN, KILLED, ASKED = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000, 0x7FC00000
 FOREIGN_CONVENTION = 0x40000003  # AUDIT_ARCH_I386: int 0x80 on x86-64
 
 machines = pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
@@ -38,7 +38,7 @@ def decide(machine: str, call: str | int, *arguments: int, architecture: int | N
     number = call if isinstance(call, int) else syscalls.NUMBERS[machine][call]
     if architecture is None:
         architecture = syscalls.AUDIT_ARCHITECTURES[machine]
-    programs = seccomp.allowlist(machine), seccomp.lock(machine, PID)
+    programs = seccomp.allowlist(machine), seccomp.lock(machine, PID, asks_to_exit=False)
     verdicts = [evaluate(program, number, arguments, architecture) for program in programs]
     return next((verdict for verdict in verdicts if verdict != ALLOWED), ALLOWED)
 
@@ -101,6 +101,15 @@ FORBIDDEN = {
         "setpriority": 140, "setresuid": 147, "pivot_root": 41, "umount2": 39,
     },
 }  # fmt: skip
+
+
+@machines
+def test_a_child_asks_before_it_exits_where_somebody_answers(machine: str) -> None:
+    program = seccomp.lock(machine, PID, asks_to_exit=True)
+    exit_group, read = (syscalls.NUMBERS[machine][call] for call in ("exit_group", "read"))
+    assert evaluate(program, exit_group, (0,), 0) == ASKED
+    assert evaluate(program, read, (0,), 0) == ALLOWED
+    assert [i for i in program if i[3] == ASKED] == [(0x06, 0, 0, ASKED)]  # nothing else is put to anybody
 
 
 @machines

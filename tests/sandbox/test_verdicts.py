@@ -1,7 +1,9 @@
 """How an execution ended is told truthfully, and in words that help whoever wrote the code."""
 
 import pytest
+from profiles import WITHOUT_QUESTIONS
 
+from conftest import sandbox_in
 from retool.sandbox import Limits, Result, Sandbox
 from retool.types import CallStatus
 
@@ -45,6 +47,43 @@ from retool.types import CallStatus
 def test_an_execution_ends_with_the_verdict(box: Sandbox, code: str, status: str, exit_code: int) -> None:
     result = box.run_blocking(code, Limits(cpu_seconds=0.2, idle_seconds=0.2, memory_mib=64))
     assert (result.status, result.exit_code) == (status, exit_code)
+
+
+def test_verdicts_are_the_same_where_the_kernel_asks_nobody_before_a_process_ends() -> None:
+    codes = ("print(1)", "import os; os._exit(7)", "1 / 0", "import os; os.abort()", "while True: pass")
+    with sandbox_in(WITHOUT_QUESTIONS) as box:
+        results = [box.run_blocking(code, Limits(cpu_seconds=0.2)) for code in codes]
+        assert [str(result.status) for result in results] == ["ok", "exit", "error", "signal", "time_limit"]
+        assert all(result.peak_bytes for result in results)
+
+
+LARGE = Limits(output_bytes=1 << 20)
+
+LINGERING = """
+import os, signal, threading, time
+def go_on(*_):
+    os.write(1, b'.')
+signal.signal(signal.SIGALRM, go_on)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+def print_on():
+    while True:
+        os.write(1, b'.' * 1000)
+for _ in range(3):
+    threading.Thread(target=print_on, daemon=True).start()
+time.sleep(0.02)
+"""
+
+
+@pytest.mark.parametrize("end", ["os._exit(5)", "threading.Thread(target=os._exit, args=(5,)).start(); time.sleep(60)"])
+def test_code_that_wants_to_go_on_after_its_exit_does_not(box: Sandbox, end: str) -> None:
+    result = box.run_blocking(LINGERING + end)
+    assert (result.status, result.exit_code) == ("exit", 5)
+
+
+def test_all_that_was_printed_before_the_end_arrives(box: Sandbox) -> None:
+    for size in (0, 1, 65535, 65536, 65537, 300_000):
+        result = box.run_blocking(f"import os\nos.write(1, b'x' * {size})\nos.write(2, b'y')\nos._exit(3)", LARGE)
+        assert (len(result.stdout), result.stderr, result.exit_code) == (size, "y", 3)
 
 
 def test_a_traceback_shows_the_lines_of_the_code_and_nothing_of_the_sandbox(box: Sandbox) -> None:

@@ -35,7 +35,10 @@ class Cell(NamedTuple):
     read, and is None when nothing is; it comes from a forked child that tried what must fail."""
 
     filter: seccomp.Lock | None
-    session_filter: seccomp.SessionLock | None
+    session_filter: seccomp.Filter | None
+    asks_to_exit: bool
+    """Whether `filter` has a child ask the supervisor before it exits."""
+
     scratch: list[str]
     """A folder for each slot; empty where there is no room of one's own to write in."""
 
@@ -78,19 +81,29 @@ def contain(entered: list[str], slots: int) -> Cell:
         "landlock": _restrict_files(readable, scratch),
         "seccomp": _install_allowlist(),
     }
-    lock = seccomp.Lock(linux.MACHINE) if report["seccomp"] else None
-    session_lock = seccomp.SessionLock(linux.MACHINE) if report["seccomp"] else None
-    cell = Cell(report, lock, session_lock, scratch, _FIRST_UID if own_uids else None, "pid" in entered)
+    lock = seccomp.Lock(linux.MACHINE, asks_to_exit=False) if report["seccomp"] else None
+    session_lock = seccomp.Filter(seccomp.session_lock(linux.MACHINE)) if report["seccomp"] else None
+    cell = Cell(report, lock, session_lock, False, scratch, _FIRST_UID if own_uids else None, "pid" in entered)
     report["refused"] = _self_test(cell)
     report["weak"] = _weakness(report)
+    if report["seccomp"] and namespaces.succeeds_in_a_fork(_have_questions_asked):
+        cell = cell._replace(filter=seccomp.Lock(linux.MACHINE, asks_to_exit=True), asks_to_exit=True)
     return cell
 
 
-def lock_child(cell: Cell, slot: int, parent: int) -> None:
-    """The last step of a child of `parent` before it may touch untrusted code: become its slot's own, then lock up."""
+def lock_child(cell: Cell, slot: int, parent: int) -> int | None:
+    """The last step of a child of `parent` before it may touch untrusted code: become its slot's own, then lock up.
+
+    Returns the descriptor on which the child will ask to exit, if it will.
+    """
     _settle(cell, slot, parent)
-    if cell.filter:
-        cell.filter.install()
+    if cell.filter is None:
+        return None
+    cell.filter.name_process(os.getpid())
+    if cell.asks_to_exit:
+        return cell.filter.install_with_listener(linux.MACHINE)
+    cell.filter.install()
+    return None
 
 
 def lock_session(cell: Cell, slot: int, parent: int) -> int:
@@ -101,7 +114,7 @@ def lock_session(cell: Cell, slot: int, parent: int) -> int:
     _settle(cell, slot, parent)
     if not cell.session_filter:
         raise OSError("sessions need seccomp")
-    return cell.session_filter.install_with_listener()
+    return cell.session_filter.install_with_listener(linux.MACHINE)
 
 
 def _settle(cell: Cell, slot: int, parent: int) -> None:
@@ -182,6 +195,11 @@ def _install_allowlist() -> bool:
     except OSError:
         return False
     return True
+
+
+def _have_questions_asked() -> None:
+    """Raises OSError where the kernel cannot (before Linux 5.5), or already does so for somebody else."""
+    seccomp.Filter(seccomp.nothing()).install_with_listener(linux.MACHINE)
 
 
 def _empty_this_folder() -> None:

@@ -7,7 +7,6 @@ calls away. A call is allowed when both filters allow it.
 
 import ctypes
 import fcntl
-import os
 import struct
 from typing import NamedTuple
 
@@ -52,14 +51,20 @@ def allowlist(machine: str) -> list[Instruction]:
     return [*program, (_RETURN, 0, 0, _ERRNO | _EPERM)]
 
 
-def lock(machine: str, pid: int) -> list[Instruction]:
-    """The filter of the child `pid`: what was needed for the set-up only is refused from now on."""
+def lock(machine: str, pid: int, asks_to_exit: bool) -> list[Instruction]:
+    """The filter of the child `pid`: what was needed for the set-up only is refused from now on.
+
+    With `asks_to_exit` the end of the process is put to the supervisor, which thus hears of it before the kernel has
+    taken the process's memory apart.
+    """
     numbers = syscalls.NUMBERS[machine]
     kept = syscalls.of_locked_child(pid)
     program = [(_LOAD, 0, 0, _NUMBER_AT)]
     for name in sorted(syscalls.SETUP & numbers.keys()):
         refused = [(_RETURN, 0, 0, _ERRNO | _EPERM)]
         program += _if_call(numbers[name], _conditions(kept[name]) if name in kept else refused)
+    if asks_to_exit:
+        program += _if_call(numbers["exit_group"], [(_RETURN, 0, 0, _ASK_SUPERVISOR)])
     return [*program, (_RETURN, 0, 0, _ALLOW)]
 
 
@@ -74,6 +79,11 @@ def session_lock(machine: str) -> list[Instruction]:
             answer = [(_RETURN, 0, 0, _ASK_SUPERVISOR if name in syscalls.ASKED else _ERRNO | _EPERM)]
         program += _if_call(numbers[name], answer)
     return [*program, (_RETURN, 0, 0, _ALLOW)]
+
+
+def nothing() -> list[Instruction]:
+    """A filter that allows every call."""
+    return [(_RETURN, 0, 0, _ALLOW)]
 
 
 def assemble(program: list[Instruction]) -> bytes:
@@ -94,21 +104,14 @@ class Filter:
         """Put it in force for this process and its future children. Needs no_new_privs. Raises OSError."""
         linux.prctl(*self._arguments)
 
-
-class SessionLock(Filter):
-    """The filter `session_lock`."""
-
-    def __init__(self, machine: str) -> None:
-        super().__init__(session_lock(machine))
-        self._call = syscalls.NUMBERS[machine]["seccomp"], _SET_MODE_FILTER, _NEW_LISTENER
-
-    def install_with_listener(self) -> int:
-        """Put it in force; returns the descriptor on which the questions arrive. Raises OSError."""
-        return linux.syscall(*self._call, ctypes.c_void_p(self._arguments[-1]))
+    def install_with_listener(self, machine: str) -> int:
+        """The same; returns the descriptor on which the questions arrive. There can be one such filter in a process."""
+        call = syscalls.NUMBERS[machine]["seccomp"], _SET_MODE_FILTER, _NEW_LISTENER
+        return linux.syscall(*call, ctypes.c_void_p(self._arguments[-1]))
 
 
 class Question(NamedTuple):
-    """A call of a process under `SessionLock` that waits for an answer. `thread` is its number in the asker's place."""
+    """A call of a process that waits for an answer. `thread` is its number in the place of who receives it."""
 
     id: int
     thread: int
@@ -123,9 +126,8 @@ def receive_question(listener: int, machine: str) -> Question | None:
         fcntl.ioctl(listener, _RECEIVE, notification)
     except FileNotFoundError:
         return None
-    number_of = {number: name for name, number in syscalls.NUMBERS[machine].items()}
     identity, thread, _, number, _, _, *arguments = _NOTIFICATION.unpack(notification)
-    return Question(identity, thread, number_of[number], tuple(arguments))
+    return Question(identity, thread, syscalls.NAMES[machine][number], tuple(arguments))
 
 
 def answer_question(listener: int, question: Question, allow: bool) -> None:
@@ -141,8 +143,8 @@ def answer_question(listener: int, question: Question, allow: bool) -> None:
 class Lock(Filter):
     """The filter `lock`, prepared before the pid of the child is known."""
 
-    def __init__(self, machine: str) -> None:
-        program = lock(machine, _ANY_PID)
+    def __init__(self, machine: str, asks_to_exit: bool) -> None:
+        program = lock(machine, _ANY_PID, asks_to_exit)
         super().__init__(program)
         self._pids_at = [
             index * _INSTRUCTION.size + _OPERAND_AT
@@ -150,11 +152,10 @@ class Lock(Filter):
             if operand == _ANY_PID
         ]
 
-    def install(self) -> None:
-        pid = os.getpid()
+    def name_process(self, pid: int) -> None:
+        """The process `pid` is the child that will install it."""
         for position in self._pids_at:
             _OPERAND.pack_into(self._instructions, position, pid)
-        Filter.install(self)  # super() would be one more object to make in every child
 
 
 class _Program(ctypes.Structure):

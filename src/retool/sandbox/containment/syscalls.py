@@ -60,6 +60,7 @@ def _table(text: str) -> dict[str, int]:
 
 
 NUMBERS = {"x86_64": _table(_X86_64), "aarch64": _table(_GENERIC)}
+NAMES = {machine: {number: name for name, number in table.items()} for machine, table in NUMBERS.items()}
 
 _ALLOWED_BY_PURPOSE = (
     # files and descriptors; which files is the business of Landlock and of the mounts

@@ -7,31 +7,35 @@ gain nothing: each of them stands for a failure of the code.
 import gc
 import os
 import signal
+import socket
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 from retool.sandbox.containment import isolation
 from retool.sandbox.interpreter import entropy, memory, program
-from retool.sandbox.interpreter.job import EXCEPTION, OUT_OF_MEMORY, READY, Terms, decode_code
+from retool.sandbox.interpreter.job import EXCEPTION, OUT_OF_MEMORY, Terms, decode_code
+from retool.sandbox.interpreter.orders import LOCKED, Report
 
 Outcome = TypeVar("Outcome")
 
+_CONTROL = 3
 _FILE = "main.py"
 
 # Bound before any code can replace them.
 _exit, _kill, _read, _write, _SIGKILL = os._exit, os.kill, os.read, os.write, signal.SIGKILL
 
 
-def run(pipes: list[int], cell: isolation.Cell, slot: int, parent: int, address_space: int) -> NoReturn:
-    """Become the next execution of `slot`. `pipes` are its standard input, output and error.
+def run(
+    descriptors: list[int], number: int, cell: isolation.Cell, slot: int, parent: int, address_space: int
+) -> NoReturn:
+    """Become the next execution of `slot`, by the order `number`. `descriptors`: the three standard streams, and the
+    zygote's own line to the supervisor.
 
     Never returns: this process ends here. `address_space` are the bytes that the interpreter itself takes.
     """
+    set_up(_set_up, descriptors, number, cell, slot, parent)
     status = EXCEPTION
     try:
-        set_up(_set_up, pipes, cell, slot, parent)
-        memory.take_recent_gaps()
-        _write(1, READY)
         terms = Terms.read(read_exactly)
         isolation.limit_execution(terms.cpu_seconds, address_space + terms.memory_mib * isolation.MIB)
         code = decode_code(read_exactly(terms.code_bytes))
@@ -51,24 +55,33 @@ def run_program(code: str, echo: bool) -> int:
 
 
 def set_up(action: Callable[..., Outcome], *arguments: Any) -> Outcome:
-    """What this process does before it is ready. If that fails, its standard error tells the supervisor why."""
+    """What this process does before it is ready. If that fails, it ends, and its standard error tells why."""
     try:
         return action(*arguments)
-    except Exception as error:
+    except BaseException as error:
         program.print_error(f"{type(error).__name__}: {error}")
+        _kill(os.getpid(), _SIGKILL)  # an exit might be asked for, and nobody knows yet that he is to answer
         raise
 
 
-def _set_up(pipes: list[int], cell: isolation.Cell, slot: int, parent: int) -> None:
-    take_descriptors(pipes)
-    isolation.lock_child(cell, slot, parent)
+def _set_up(descriptors: list[int], number: int, cell: isolation.Cell, slot: int, parent: int) -> None:
+    take_descriptors(descriptors)
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=_CONTROL)
+    listener = isolation.lock_child(cell, slot, parent)
+    memory.take_recent_gaps()
+    if listener is None:
+        control.sendall(Report(LOCKED, number).pack())
+    else:
+        socket.send_fds(control, [Report(LOCKED, number, value=1).pack()], [listener])
+        os.close(listener)
+    control.close()
 
 
-def take_descriptors(pipes: list[int]) -> None:
-    """Make `pipes` the descriptors from 0; nothing else stays open."""
-    for target, source in enumerate(pipes):
+def take_descriptors(descriptors: list[int]) -> None:
+    """Make `descriptors` those from 0; nothing else stays open."""
+    for target, source in enumerate(descriptors):
         os.dup2(source, target)  # the zygote received them above, so none is overwritten before it is copied
-    os.closerange(len(pipes), 4096)
+    os.closerange(len(descriptors), 4096)
 
 
 def end(status: int) -> NoReturn:

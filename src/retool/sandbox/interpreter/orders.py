@@ -12,16 +12,17 @@ ORDER = struct.Struct("=?II")
 
 _REPORT = struct.Struct("=BIiiQd")
 
-FIRST, READY, FORKED, FAILED, EXITED = range(5)
+FIRST, READY, FORKED, LOCKED, FAILED, EXITED = range(6)
 
 
 class Report(NamedTuple):
     """`kind` says what it is about.
 
     FIRST: the process `pid` is to be watched from now on. READY: orders are welcome; what is in force follows, a JSON
-    object of `value` bytes. FORKED: order `number` is the process `pid`; `value` descriptors of it come along. FAILED:
-    order `number` was not possible, error number `value`. EXITED: the process `pid` ended with wait status `value`, the
-    most memory it has held, in bytes, and the CPU seconds it has used.
+    object of `value` bytes. FORKED: order `number` is the process `pid`; `value` descriptors of it come along. LOCKED:
+    that process is locked down and waits for its job; it will ask to exit on the descriptor that comes along, if
+    `value` is 1. FAILED: order `number` was not possible, error number `value`. EXITED: the process `pid` ended with
+    wait status `value`, the most memory it has held, in bytes, and the CPU seconds it has used.
     """
 
     kind: int

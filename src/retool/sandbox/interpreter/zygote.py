@@ -15,8 +15,6 @@ import select
 import signal
 import socket
 import struct
-from collections.abc import Callable
-from typing import NoReturn
 
 from retool.sandbox.containment import isolation, linux, namespaces
 from retool.sandbox.interpreter import child, entropy, holder, memory, program
@@ -45,12 +43,12 @@ def serve(control: socket.socket, child_ended: int, cell: isolation.Cell, addres
             return False
         streams = memoryview(ancillary[0][2]).cast("i").tolist()  # list() would grow CPython's free list each time
         session, number, slot = ORDER.unpack(data)  # a read ends where the next descriptors begin
-        spawn(holder.run if session else child.run, number, slot, streams)
+        spawn(session, number, slot, streams)
         for descriptor in streams:
             os.close(descriptor)
         return True
 
-    def spawn(run: Callable[..., NoReturn], number: int, slot: int, streams: list[int]) -> None:
+    def spawn(session: bool, number: int, slot: int, streams: list[int]) -> None:
         try:
             pid = os.fork()
         except OSError as error:
@@ -58,7 +56,9 @@ def serve(control: socket.socket, child_ended: int, cell: isolation.Cell, addres
             return
         if pid == 0:
             linux.unblock_signals()
-            run(streams, cell, slot, parent, address_space)
+            if session:
+                holder.run(streams, cell, slot, parent, address_space)
+            child.run([*streams, control.fileno()], number, cell, slot, parent, address_space)
         if has_process_descriptors:
             handle = os.pidfd_open(pid)
             send(control, Report(FORKED, number, pid, 1).pack(), handle)

@@ -70,7 +70,8 @@ class FreshInterpreters(Pool):
 
     def _spawn(self) -> None:
         self._started += 1
-        worker = Worker(self._started, 0, self._selector, self._worker_ready)
+        worker = Worker(self._started, 0, self._selector, self._worker_ready, when_done=lambda worker, end: None)
+        worker.hear_that_it_is_ready()
         actions = [(os.POSIX_SPAWN_DUP2, end, target) for target, end in enumerate(worker.far_ends)]
         pid = os.posix_spawn(
             sys.executable, [sys.executable, "-P", "-c", _COMMAND, self.kind], os.environ, file_actions=actions

@@ -49,7 +49,7 @@ class Pool(ABC):
     @property
     def running(self) -> list[Worker]:
         """The workers that have an execution."""
-        return [worker for worker in self._workers.values() if worker.execution]
+        return [worker for worker in self._workers.values() if worker.execution and not worker.is_closed]
 
     @property
     @abstractmethod

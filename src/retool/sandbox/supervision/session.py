@@ -16,7 +16,7 @@ from retool.sandbox.containment import linux, seccomp, syscalls
 from retool.sandbox.interpreter.job import READY, BlockReport, End
 from retool.sandbox.supervision.capture import Capture
 from retool.sandbox.supervision.execution import Clocks, Execution, Verdict
-from retool.sandbox.supervision.process import NumberedProcess, Process
+from retool.sandbox.supervision.process import NumberedProcess, Process, status_of
 from retool.sandbox.supervision.streams import Streams
 from retool.sandbox.supervision.worker import SETUP_MESSAGE_BYTES
 
@@ -180,7 +180,7 @@ class Session:
         if report == BlockReport.STARTED.value and self._block is None:
             self._meet(sender)
         elif report == BlockReport.DONE.value and self._block and sender == self._block.pid:
-            end = End(0, self._block.clocks().cpu, _peak_bytes(sender))
+            end = End(0, self._block.clocks().cpu, self._block.peak_bytes())
             former, self._holder, self._block = self._holder, self._block, None
             former.kill()
             self._finish(end, kept=True)
@@ -250,24 +250,11 @@ def _unpack(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, list[int]]:
     return sender, list(descriptors)
 
 
-def _status_of(pid: int, field: str) -> list[str]:
-    """A line of /proc/PID/status; empty if there is no such process."""
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            return next((line.split()[1:] for line in file if line.startswith(f"{field}:")), [])
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
 def _parent_of(pid: int) -> int:
-    return int((_status_of(pid, "PPid") or ["0"])[0])
+    return int((status_of(pid, "PPid") or [b"0"])[0])
 
 
 def _process_of(thread: int) -> tuple[int, int]:
     """The pid of a thread's process, here and in its own PID namespace."""
-    numbers = _status_of(thread, "NStgid") or ["0"]
+    numbers = status_of(thread, "NStgid") or [b"0"]
     return int(numbers[0]), int(numbers[-1])
-
-
-def _peak_bytes(pid: int) -> int:
-    return int((_status_of(pid, "VmHWM") or ["0"])[0]) * 1024

@@ -1,9 +1,11 @@
 """A process for one execution as the supervisor sees it: made ahead, given its code, and gone with it."""
 
+import os
 import selectors
 from collections.abc import Callable
 
-from retool.sandbox.interpreter.job import READY
+from retool.sandbox.containment import linux, seccomp
+from retool.sandbox.interpreter.job import READY, End
 from retool.sandbox.supervision.capture import Capture
 from retool.sandbox.supervision.execution import Clocks, Execution, Verdict
 from retool.sandbox.supervision.process import NumberedProcess
@@ -15,12 +17,17 @@ SETUP_MESSAGE_BYTES = 1000
 class Worker:
     """`number` and `slot` are its name and its place among the workers of its kind.
 
-    `when_ready` is called once, when the child is locked down and waits for its job. Raises OSError if there are no
-    descriptors left.
+    `when_ready` is called once, when the child is locked down and waits for its job; `when_done` when it asks to exit,
+    with how it would end. Raises OSError if there are no descriptors left.
     """
 
     def __init__(
-        self, number: int, slot: int, selector: selectors.BaseSelector, when_ready: Callable[["Worker"], None]
+        self,
+        number: int,
+        slot: int,
+        selector: selectors.BaseSelector,
+        when_ready: Callable[["Worker"], None],
+        when_done: Callable[["Worker", End], None],
     ) -> None:
         self.number = number
         self.slot = slot
@@ -28,12 +35,14 @@ class Worker:
         self.dismissed = False
         self.has_begun = False
         """Once closed: whether its process has read any of its job."""
+        self.is_closed = False
+        self._selector = selector
         self._streams = Streams(selector)
         self._setup_message = Capture(SETUP_MESSAGE_BYTES)
-        self._streams.output.consume = self._hear_that_it_is_locked
         self._streams.errors.consume = self._setup_message.feed
-        self._when_ready = when_ready
+        self._when_ready, self._when_done = when_ready, when_done
         self._is_locked = False
+        self._listener: int | None = None
         self._process: NumberedProcess | None = None
 
     @property
@@ -48,6 +57,19 @@ class Worker:
         """Its process is there; it is closed with the worker."""
         self._process = process
         if self._is_locked:
+            self._when_ready(self)
+
+    def hear_that_it_is_ready(self) -> None:
+        """Its process will say by its first output that it waits for its job."""
+        self._streams.output.consume = lambda chunk: self.locks(None) if chunk == READY else None
+
+    def locks(self, listener: int | None) -> None:
+        """Its process is locked down and waits for its job. On `listener`, if there is one, it will ask to exit."""
+        self._is_locked = True
+        self._listener = listener
+        if listener is not None:
+            self._selector.register(listener, selectors.EVENT_READ, self._asks_to_exit)
+        if self._process:
             self._when_ready(self)
 
     def start(self, execution: Execution) -> None:
@@ -75,18 +97,31 @@ class Worker:
             self._process.kill()
 
     def close(self) -> str:
-        """Its process has ended: take what is left in the streams and close everything.
+        """Its process has ended, or is about to: take what is left in the streams and close everything.
 
         Returns what it said about the reason, if it ended before it was ready.
         """
+        self.is_closed = True
         self.has_begun = self._streams.input.was_read
         self._streams.close()
+        if self._listener is not None:
+            self._selector.unregister(self._listener)
+            os.close(self._listener)
         if self._process:
             self._process.close()
         return self._setup_message.text()
 
-    def _hear_that_it_is_locked(self, chunk: bytes) -> None:
-        if chunk == READY:
-            self._is_locked = True
-            if self._process:
-                self._when_ready(self)
+    def _asks_to_exit(self) -> None:
+        """What it has done is done, and the rest, which takes a while, is the kernel's affair.
+
+        The answer is its end by force: whatever else the code has prepared, nothing of it runs any more.
+        """
+        if self.is_closed:
+            return  # by an earlier event of the same turn
+        question = seccomp.receive_question(self._listener, linux.MACHINE)
+        if question is None:
+            return  # it was killed meanwhile
+        exit_code = question.arguments[0] & 0xFF
+        end = End(exit_code << 8, self._process.cpu_s(), self._process.peak_bytes())
+        self.kill()
+        self._when_done(self, end)

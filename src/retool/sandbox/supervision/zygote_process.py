@@ -43,7 +43,7 @@ class ZygoteProcess(Pool):
         self._free_slots = list(range(slots - 1, -1, -1))
         self._forking: dict[int, Worker | Session] = {}  # by number: asked for, not yet forked
         self._sessions: set[Session] = set()
-        self._unready = 0  # of the workers, those that are not locked down yet
+        self._unready: dict[int, Worker] = {}  # by number: not locked down yet
         self._rehearsals = _REHEARSALS
         self._reports = bytearray()
         self._descriptors: list[int] = []
@@ -62,7 +62,7 @@ class ZygoteProcess(Pool):
     def prepare(self, wanted: int) -> None:
         if not self._ready:
             return
-        missing = max(wanted, self._spare) - len(self._idle) - self._unready
+        missing = max(wanted, self._spare) - len(self._idle) - len(self._unready)
         for _ in range(min(missing, len(self._free_slots))):
             try:
                 self._spawn()
@@ -86,8 +86,9 @@ class ZygoteProcess(Pool):
             session.lose()
         workers = [worker for worker in self._forking.values() if isinstance(worker, Worker)]
         for worker in (*self._workers.values(), *workers):
-            worker.kill()
-            worker.close()
+            if not worker.is_closed:
+                worker.kill()
+                worker.close()
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._selector.unregister(self._socket)
@@ -100,9 +101,10 @@ class ZygoteProcess(Pool):
             time.sleep(0.002)
 
     def _spawn(self) -> None:
-        worker = Worker(next(self._numbers), self._free_slots[-1], self._selector, self._worker_ready)
+        slot, selector = self._free_slots[-1], self._selector
+        worker = Worker(next(self._numbers), slot, selector, self._worker_ready, self._worker_done)
         self._free_slots.pop()
-        self._unready += 1
+        self._unready[worker.number] = worker
         self._order(worker)
 
     def _order(self, worker: Worker | Session) -> None:
@@ -120,7 +122,7 @@ class ZygoteProcess(Pool):
         if isinstance(worker, Session):
             worker.lose()
         else:
-            self._unready -= 1
+            del self._unready[number]
             self._forget(worker)
         self._fail(reason)
 
@@ -130,11 +132,16 @@ class ZygoteProcess(Pool):
 
     def _forget(self, worker: Worker) -> str:
         self._free_slots.append(worker.slot)
-        return worker.close()
+        return "" if worker.is_closed else worker.close()
+
+    def _worker_done(self, worker: Worker, end: End) -> None:
+        if worker.execution:
+            worker.close()
+            self._owner.worker_ended(worker, end)
 
     def _worker_ready(self, worker: Worker) -> None:
         self._failures = 0
-        self._unready -= 1
+        del self._unready[worker.number]
         if self._rehearsals:
             self._rehearsals -= 1
             worker.dismiss()
@@ -173,6 +180,8 @@ class ZygoteProcess(Pool):
                 if isinstance(worker, Worker):
                     self._workers[report.pid] = worker
                 worker.begins(Process(self._descriptors.pop(0)) if report.value else NumberedProcess(report.pid))
+            case orders.LOCKED:
+                self._unready[report.number].locks(self._descriptors.pop(0) if report.value else None)
             case orders.FAILED:
                 self._not_forked(report.number, os.strerror(report.value))
             case orders.EXITED:
@@ -180,7 +189,9 @@ class ZygoteProcess(Pool):
                     self._bury(worker, End(report.value, report.cpu_s, report.peak_bytes))
 
     def _bury(self, worker: Worker, end: End) -> None:
-        reason = self._forget(worker)
+        was_closed, reason = worker.is_closed, self._forget(worker)
+        if was_closed:
+            return  # its code had ended before
         if worker.execution:
             self._owner.worker_ended(worker, end)
             return
@@ -189,7 +200,7 @@ class ZygoteProcess(Pool):
         if worker in self._idle:
             self._idle.remove(worker)
         else:
-            self._unready -= 1
+            del self._unready[worker.number]
         self._fail(reason or f"a process for the code ended while it was set up, wait status {end.status}")
 
     def _fail(self, reason: str) -> None:
