@@ -42,7 +42,7 @@ namespaces.enter = lambda _: []
 landlock.abi = lambda: 0
 isolation._try_as_nobody = refuse
 isolation._install_allowlist = lambda: False
-zygote.main(int(sys.argv[2]))
+zygote.main(int(sys.argv[2]), preload.sample(sys.argv[1]))
 '''
 from retool.sandbox.supervision.supervisor import main
 main()

@@ -1,10 +1,11 @@
 """The same code and key print the same, whatever else runs; another key, other random numbers."""
 
 import asyncio
+import time
 
 import pytest
 
-from retool.sandbox import Sandbox, SandboxConfig
+from retool.sandbox import Result, Sandbox, SandboxConfig
 
 RANDOM = {
     "random": "import random; print(random.random(), random.sample(range(100), 5), random.gauss(0, 1))",
@@ -39,13 +40,15 @@ ADDRESSES = {
     "hash of an object": "print(hash(object()), {type(n): n for n in (1, 'a', None)})",
     "foreign memory": "import ctypes; print(ctypes.addressof(ctypes.create_string_buffer(10)))",
     "arrays": "import numpy; print(numpy.zeros(9).ctypes.data, numpy.zeros(10 ** 6).ctypes.data)",
+    "expressions": "from sympy import *; x = Symbol('x'); r = solve(x**2 - 9 * x); print(id(r), id(r[0]), object())",
     "stack": "import ctypes; print(ctypes.cast(ctypes.pythonapi.Py_IsInitialized, ctypes.c_void_p))",
 }
+LONG_ENOUGH_TO_PREPARE = 0.1
 OTHER_WORK = ("print(object())", "x = [object() for _ in range(10 ** 4)]", "1 / 0", "import json, re; re.compile('a+')")
 
 
 def outputs(box: Sandbox, code: str, key: object, calls: int = 12) -> set[str]:
-    """What `code` prints, called one after the other and at once, with others in between."""
+    """What `code` prints, called now and then, one after the other, and at once with others in between."""
 
     async def run() -> list[str]:
         mine = [box.run(code, key=key) for _ in range(calls)]
@@ -54,7 +57,10 @@ def outputs(box: Sandbox, code: str, key: object, calls: int = 12) -> set[str]:
         results = await asyncio.gather(*pairs)
         return [result.text for result in results[::2]]
 
-    alone = [box.run_blocking(code, key=key).text for _ in range(4)]
+    alone = []
+    for pause in (0, 0, 0, LONG_ENOUGH_TO_PREPARE, LONG_ENOUGH_TO_PREPARE):
+        time.sleep(pause)
+        alone.append(box.run_blocking(code, key=key).text)
     return {*alone, *asyncio.run(run())}
 
 
@@ -84,6 +90,23 @@ def test_addresses_are_the_same_each_time(box: Sandbox, source: str) -> None:
     if not box.isolation["fixed_addresses"]:
         pytest.skip("the system puts every process elsewhere")
     assert len(outputs(box, ADDRESSES[source], 1)) == 1
+
+
+def test_code_that_comes_after_a_pause_finds_its_memory_prepared(box: Sandbox) -> None:
+    code = "\n".join(
+        [
+            "import resource; before = resource.getrusage(0).ru_minflt",
+            "from sympy import *; x = Symbol('x'); solve(x**2 - 9 * x + 20)",
+            "print(resource.getrusage(0).ru_minflt - before)",
+        ]
+    )
+
+    async def at_once() -> list[Result]:
+        return await asyncio.gather(*(box.run(code) for _ in range(8)))
+
+    faults_of_the_hurried = max(int(result.text) for result in asyncio.run(at_once()))
+    time.sleep(LONG_ENOUGH_TO_PREPARE)
+    assert int(box.run_blocking(code).text) < faults_of_the_hurried / 2
 
 
 def test_randomness_is_fixed_wherever_the_sandbox_lives(contained: Sandbox) -> None:

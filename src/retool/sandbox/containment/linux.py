@@ -29,7 +29,7 @@ CAP_SETUID = 7
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _ADDR_NO_RANDOMIZE = 0x0040000
 _KEEP_PERSONALITY = 0xFFFFFFFF
-_MADV_COLLAPSE = 25
+_MADV_POPULATE_WRITE, _MADV_COLLAPSE = 23, 25
 _HUGE_PAGE = 2 << 20
 
 IS_LINUX = sys.platform == "linux"
@@ -124,6 +124,11 @@ def collapse_heap() -> None:
         start, end = -(-start // _HUGE_PAGE) * _HUGE_PAGE, end // _HUGE_PAGE * _HUGE_PAGE
         for address in range(start, end, _HUGE_PAGE):
             _libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(_HUGE_PAGE), _MADV_COLLAPSE)
+
+
+def populate(start: ctypes.c_void_p, size: ctypes.c_size_t) -> None:
+    """Have pages copied as if they were written to now (Linux 5.14). Only speed depends on it."""
+    _libc.madvise(start, size, _MADV_POPULATE_WRITE)
 
 
 class _CapabilityHeader(ctypes.Structure):

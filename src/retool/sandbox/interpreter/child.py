@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 from retool.sandbox.containment import isolation
-from retool.sandbox.interpreter import entropy, memory, program
-from retool.sandbox.interpreter.job import EXCEPTION, OUT_OF_MEMORY, Terms, decode_code
+from retool.sandbox.interpreter import entropy, memory, pages, program
+from retool.sandbox.interpreter.job import EXCEPTION, OUT_OF_MEMORY, PREPARE, Terms, decode_code
 from retool.sandbox.interpreter.orders import LOCKED, Report
 
 Outcome = TypeVar("Outcome")
@@ -36,6 +36,7 @@ def run(
     set_up(_set_up, descriptors, number, cell, slot, parent)
     status = EXCEPTION
     try:
+        pages.make_own(everything=read_exactly(1) == PREPARE)
         terms = Terms.read(read_exactly)
         isolation.limit_execution(terms.cpu_seconds, address_space + terms.memory_mib * isolation.MIB)
         code = decode_code(read_exactly(terms.code_bytes))

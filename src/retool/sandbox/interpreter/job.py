@@ -12,7 +12,10 @@ OUT_OF_MEMORY = 121
 """Exit code of a child whose code raised MemoryError."""
 
 READY = b"R"
-"""Written to the standard output of a child that is locked down, before it reads anything."""
+"""How an interpreter of its own (by its standard output) and a session (by its control socket) say that they wait."""
+
+PREPARE, START = b"P", b"S"
+"""What a process for one execution reads first: that there is time to prepare, or that there is none. A job follows."""
 
 
 class BlockReport(Enum):

@@ -46,6 +46,18 @@ _STANDARD_LIBRARY = (
     "typing",
 )
 
+_SAMPLE = """
+import numpy as np
+from sympy import Rational, exp, factor, integrate, simplify, solve, symbols
+x, y = symbols("x y")
+print(solve(x**2 - 5 * x + 6, x), solve([x + y - 5, x - y - 1], [x, y]))
+print(simplify((x**2 - 1) / (x - 1)), factor(x**3 - x), Rational(1, 3) + Rational(1, 6))
+print(integrate(x**2 * exp(-x), x), integrate(x**2, (x, 0, 1)))
+print(np.linalg.solve(np.array([[2.0, 1.0], [1.0, 3.0]]), np.array([3.0, 5.0])), np.arange(10).sum())
+for k in range(3):
+    print(f"{k}: {sum(i * i for i in range(k))}")
+"""
+
 _NEEDS_SCIPY = re.compile(r"\b(?:scipy|sklearn|statsmodels)\b")
 _NEEDS_NUMPY_OR_SYMPY = re.compile(r"\b(?:numpy|sympy|mpmath|pandas|matplotlib|networkx)\b")
 
@@ -74,6 +86,11 @@ def kind_of(code: str) -> str:
     if _NEEDS_SCIPY.search(code):
         return "scipy"
     return "scientific" if _NEEDS_NUMPY_OR_SYMPY.search(code) else "light"
+
+
+def sample(kind: str) -> str:
+    """A program such as zygotes of `kind` are for, where running one touches much memory. Empty where it does not."""
+    return "" if kind == "light" else _SAMPLE
 
 
 def _keep_runtime_path() -> None:

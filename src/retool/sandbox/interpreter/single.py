@@ -19,6 +19,7 @@ def main() -> NoReturn:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         os.closerange(3, 4096)
         os.write(1, READY)
+        child.read_exactly(1)  # there is nothing to prepare
         terms = Terms.read(child.read_exactly)
         code = decode_code(child.read_exactly(terms.code_bytes))
         used = resource.getrusage(resource.RUSAGE_SELF)

@@ -17,7 +17,7 @@ import socket
 import struct
 
 from retool.sandbox.containment import isolation, linux, namespaces
-from retool.sandbox.interpreter import child, entropy, holder, memory, program
+from retool.sandbox.interpreter import child, entropy, holder, memory, pages, program
 from retool.sandbox.interpreter.orders import EXITED, FAILED, FIRST, FORKED, ORDER, READY, Report
 
 _CONTROL = 0
@@ -108,8 +108,9 @@ def _be_first_to_go() -> None:
         file.write("1000")
 
 
-def main(slots: int) -> None:
-    """Be a zygote with room for `slots` children at once. What they need is imported already."""
+def main(slots: int, sample: str) -> None:
+    """Be a zygote with room for `slots` children at once. What they need is imported already; `sample` is a program of
+    theirs by which to learn what they write to, if not empty."""
     control = socket.socket(fileno=os.dup(_CONTROL))
 
     def succeed(pid: int) -> None:
@@ -126,6 +127,10 @@ def main(slots: int) -> None:
     gc.disable()
     gc.collect()
     linux.collapse_heap()
+    if sample:
+        memory.fill_gaps()
+        gc.freeze()
+        pages.learn(lambda: child.run_program(sample, echo=False))
     address_space = _address_space()
     child_ended = linux.descriptor_of_ended_children()
     cell = isolation.contain(entered, slots)

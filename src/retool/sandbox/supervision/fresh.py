@@ -3,6 +3,7 @@
 Nothing contains the code here but resource limits. It is for development, with code that is not hostile.
 """
 
+import math
 import os
 import platform
 import resource
@@ -50,6 +51,13 @@ class FreshInterpreters(Pool):
         ahead = len(self._workers) - len(self.running)
         for _ in range(min(max(wanted, self._spare) - ahead, self.room)):
             self._spawn()
+
+    @property
+    def next_preparation(self) -> float:
+        return math.inf
+
+    def prepare_rested(self, now: float) -> None:
+        """There is nothing to prepare."""
 
     def open_session(self, kind: str) -> Session:
         raise OSError("sessions need Linux")

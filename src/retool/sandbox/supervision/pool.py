@@ -66,6 +66,15 @@ class Pool(ABC):
     def prepare(self, wanted: int) -> None:
         """Have workers made until `wanted`, or at least the spare ones, are idle or about to be."""
 
+    @property
+    @abstractmethod
+    def next_preparation(self) -> float:
+        """When (on the monotonic clock) a worker will have been idle for so long that it is to prepare for its job."""
+
+    @abstractmethod
+    def prepare_rested(self, now: float) -> None:
+        """Let workers that have been idle for so long do what can be done before their job comes."""
+
     @abstractmethod
     def open_session(self, kind: str) -> Session:
         """Start a session for executions of `kind`. Raises OSError if that is not possible."""

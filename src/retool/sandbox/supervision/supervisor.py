@@ -234,6 +234,7 @@ class Supervisor:
         checks = [worker.execution.next_check for worker in self._running.values()]
         rest = self._settings.session_idle_seconds
         checks += [session.last_used + rest for session in self._sessions.values() if session.is_idle]
+        checks += [pool.next_preparation for pool in self._pools_at_rest]
         first = min(checks, default=float("inf"))
         return None if first == float("inf") else max(0.0, first - time.monotonic())
 
@@ -243,6 +244,8 @@ class Supervisor:
             if worker.execution.next_check <= now and (verdict := worker.execution.check(now, worker.clocks())):
                 worker.kill(verdict)
         self._end_idle_sessions(now)
+        for pool in self._pools_at_rest:
+            pool.prepare_rested(now)
 
     def worker_ended(self, worker: Worker, end: End) -> None:
         """Answer the client with the verdict from how the child ended."""
@@ -255,6 +258,7 @@ class Supervisor:
         end = end._replace(cpu_s=execution.cpu_s(end.cpu_s))
         verdict = execution.verdict(end.status, end.cpu_s, killed and self._kernel_killed())
         self._answer(execution, verdict, end)
+        self._flush()  # before the rest of the process, which may still be there, takes a CPU
 
     def _answer(self, execution: Execution, verdict: Verdict, end: End) -> None:
         if execution.cancelled:
@@ -286,6 +290,13 @@ class Supervisor:
         return self._kernel_kills > before
 
     # Zygotes
+
+    @property
+    def _pools_at_rest(self) -> list[Pool]:
+        """Those whose workers have time: under full load there is none that is not somebody else's."""
+        if len(self._running) == self._settings.workers:
+            return []
+        return [pool for pool in self._pools if not self._queue.waiting(pool.kind)]
 
     def _start_pools(self, kind: str) -> None:
         """A zygote forks one child at a time, so many cores need several of them."""

@@ -1,11 +1,12 @@
 """A process for one execution as the supervisor sees it: made ahead, given its code, and gone with it."""
 
+import math
 import os
 import selectors
 from collections.abc import Callable
 
 from retool.sandbox.containment import linux, seccomp
-from retool.sandbox.interpreter.job import READY, End
+from retool.sandbox.interpreter.job import PREPARE, READY, START, End
 from retool.sandbox.supervision.capture import Capture
 from retool.sandbox.supervision.execution import Clocks, Execution, Verdict
 from retool.sandbox.supervision.process import NumberedProcess
@@ -35,7 +36,10 @@ class Worker:
         self.dismissed = False
         self.has_begun = False
         """Once closed: whether its process has read any of its job."""
+        self.ready_since = math.inf
+        self.has_prepared = False
         self.is_closed = False
+        self._output_is_taken = False
         self._selector = selector
         self._streams = Streams(selector)
         self._setup_message = Capture(SETUP_MESSAGE_BYTES)
@@ -72,13 +76,18 @@ class Worker:
         if self._process:
             self._when_ready(self)
 
+    def prepare(self) -> None:
+        """Let it prepare for its job."""
+        self.has_prepared = True
+        self._streams.input.send(PREPARE, last=False)
+
     def start(self, execution: Execution) -> None:
         """Give it `execution` to run."""
         self.execution = execution
         self._streams.output.consume = execution.stdout.feed
         self._streams.errors.consume = execution.stderr.feed
         execution.started(self.clocks())
-        self._streams.input.send(execution.input, last=True)
+        self._streams.input.send(execution.input if self.has_prepared else START + execution.input, last=True)
 
     def dismiss(self) -> None:
         """Let its process end without a job."""
@@ -96,14 +105,20 @@ class Worker:
         if self._process:
             self._process.kill()
 
+    def take_output(self) -> None:
+        """Nothing will be printed any more: take what is left in the streams, and close them."""
+        self._output_is_taken = True
+        self.has_begun = self._streams.input.was_read
+        self._streams.close()
+
     def close(self) -> str:
         """Its process has ended, or is about to: take what is left in the streams and close everything.
 
         Returns what it said about the reason, if it ended before it was ready.
         """
         self.is_closed = True
-        self.has_begun = self._streams.input.was_read
-        self._streams.close()
+        if not self._output_is_taken:
+            self.take_output()
         if self._listener is not None:
             self._selector.unregister(self._listener)
             os.close(self._listener)
@@ -112,9 +127,9 @@ class Worker:
         return self._setup_message.text()
 
     def _asks_to_exit(self) -> None:
-        """What it has done is done, and the rest, which takes a while, is the kernel's affair.
+        """What it has done is done: that is told before the kernel takes the process apart, which takes a while.
 
-        The answer is its end by force: whatever else the code has prepared, nothing of it runs any more.
+        Its answer is its end by force: whatever else the code has prepared, nothing of it runs any more.
         """
         if self.is_closed:
             return  # by an earlier event of the same turn
@@ -123,5 +138,7 @@ class Worker:
             return  # it was killed meanwhile
         exit_code = question.arguments[0] & 0xFF
         end = End(exit_code << 8, self._process.cpu_s(), self._process.peak_bytes())
-        self.kill()
         self._when_done(self, end)
+        self.kill()
+        if self.execution:
+            self.close()

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import selectors
 import signal
@@ -12,6 +13,7 @@ import time
 from retool.sandbox.interpreter import orders
 from retool.sandbox.interpreter.job import End
 from retool.sandbox.interpreter.orders import Report
+from retool.sandbox.interpreter.preload import sample
 from retool.sandbox.supervision.pool import Owner, Pool
 from retool.sandbox.supervision.process import NumberedProcess, Process
 from retool.sandbox.supervision.session import Session
@@ -26,8 +28,12 @@ same code finds the same addresses in all later ones."""
 
 _COMMAND = (
     "import sys; from retool.sandbox.interpreter import preload; preload.preload(sys.argv[1]); "
-    "from retool.sandbox.interpreter import zygote; zygote.main(int(sys.argv[2]))"
+    "from retool.sandbox.interpreter import zygote; zygote.main(int(sys.argv[2]), preload.sample(sys.argv[1]))"
 )
+
+_REST_SECONDS = 0.005
+_PREPARED = 2
+"""A worker that has waited so long is prepared for its job, which takes it some milliseconds; so many at once."""
 
 _FIRST_NUMBER = 1 << 10
 """Python keeps small integers ready. From this one on each takes memory, so a zygote's is the same at each fork."""
@@ -69,6 +75,21 @@ class ZygoteProcess(Pool):
             except OSError as error:
                 self.failure = f"a process for the code could not be started: {error.strerror}"
                 return
+
+    @property
+    def next_preparation(self) -> float:
+        unprepared = (worker.ready_since for worker in self._next_idle if not worker.has_prepared)
+        return min(unprepared, default=math.inf) + _REST_SECONDS
+
+    def prepare_rested(self, now: float) -> None:
+        for worker in self._next_idle:
+            if not worker.has_prepared and worker.ready_since + _REST_SECONDS <= now:
+                worker.prepare()
+
+    @property
+    def _next_idle(self) -> list[Worker]:
+        """Those that come next, where there is something to prepare for code of their kind."""
+        return list(itertools.islice(self._idle, _PREPARED)) if sample(self.kind) else []
 
     def open_session(self, kind: str) -> Session:
         number, slot, owner = next(self._numbers), self._free_slots.pop(), self._owner
@@ -136,7 +157,7 @@ class ZygoteProcess(Pool):
 
     def _worker_done(self, worker: Worker, end: End) -> None:
         if worker.execution:
-            worker.close()
+            worker.take_output()
             self._owner.worker_ended(worker, end)
 
     def _worker_ready(self, worker: Worker) -> None:
@@ -147,6 +168,7 @@ class ZygoteProcess(Pool):
             worker.dismiss()
             return
         self.proven = True
+        worker.ready_since = time.monotonic()
         self._idle.append(worker)
 
     def _hear(self) -> None:
