@@ -141,7 +141,7 @@ def _answer(number: int, error: int) -> list[seccomp.Instruction]:
 
 def _install(program: list[seccomp.Instruction]) -> None:
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-    seccomp.Filter(program).install()
+    seccomp.Filter(linux.MACHINE, program).install()
 
 
 def _keep_capabilities(*kept: int) -> None:

@@ -82,7 +82,7 @@ def contain(entered: list[str], slots: int) -> Cell:
         "seccomp": _install_allowlist(),
     }
     lock = seccomp.Lock(linux.MACHINE, asks_to_exit=False) if report["seccomp"] else None
-    session_lock = seccomp.Filter(seccomp.session_lock(linux.MACHINE)) if report["seccomp"] else None
+    session_lock = seccomp.Filter(linux.MACHINE, seccomp.session_lock(linux.MACHINE)) if report["seccomp"] else None
     cell = Cell(report, lock, session_lock, False, scratch, _FIRST_UID if own_uids else None, "pid" in entered)
     report["refused"] = _self_test(cell)
     report["weak"] = _weakness(report)
@@ -101,7 +101,7 @@ def lock_child(cell: Cell, slot: int, parent: int) -> int | None:
         return None
     cell.filter.name_process(os.getpid())
     if cell.asks_to_exit:
-        return cell.filter.install_with_listener(linux.MACHINE)
+        return cell.filter.install_with_listener()
     cell.filter.install()
     return None
 
@@ -114,7 +114,7 @@ def lock_session(cell: Cell, slot: int, parent: int) -> int:
     _settle(cell, slot, parent)
     if not cell.session_filter:
         raise OSError("sessions need seccomp")
-    return cell.session_filter.install_with_listener(linux.MACHINE)
+    return cell.session_filter.install_with_listener()
 
 
 def _settle(cell: Cell, slot: int, parent: int) -> None:
@@ -191,7 +191,7 @@ def _install_allowlist() -> bool:
     if linux.MACHINE not in syscalls.NUMBERS:
         return False
     try:
-        seccomp.Filter(seccomp.allowlist(linux.MACHINE)).install()
+        seccomp.Filter(linux.MACHINE, seccomp.allowlist(linux.MACHINE)).install()
     except OSError:
         return False
     return True
@@ -199,7 +199,7 @@ def _install_allowlist() -> bool:
 
 def _have_questions_asked() -> None:
     """Raises OSError where the kernel cannot (before Linux 5.5), or already does so for somebody else."""
-    seccomp.Filter(seccomp.nothing()).install_with_listener(linux.MACHINE)
+    seccomp.Filter(linux.MACHINE, seccomp.nothing()).install_with_listener()
 
 
 def _empty_this_folder() -> None:

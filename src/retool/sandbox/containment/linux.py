@@ -57,10 +57,20 @@ def prctl(option: int, value: int = 0, third: int = 0) -> int:
     return _checked(_libc.prctl(option, value, third, 0, 0), "prctl")
 
 
+class SystemCall:
+    """A system call by number, to be made later: that is quicker, and touches less memory, than to do all at once."""
+
+    def __init__(self, number: int, *arguments: int | ctypes.c_void_p | None) -> None:
+        self._arguments = [ctypes.c_long(a) if isinstance(a, int) else a for a in (number, *arguments)]
+
+    def make(self) -> int:
+        """Raises OSError."""
+        return _checked(_libc.syscall(*self._arguments), "a system call")
+
+
 def syscall(number: int, *arguments: int | ctypes.c_void_p | None) -> int:
     """A system call by number. Raises OSError."""
-    converted = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-    return _checked(_libc.syscall(ctypes.c_long(number), *converted), f"system call {number}")
+    return SystemCall(number, *arguments).make()
 
 
 def unshare(flags: int) -> None:

@@ -94,20 +94,22 @@ def assemble(program: list[Instruction]) -> bytes:
 class Filter:
     """An assembled program, in memory where the kernel can read it. Making one takes longer than installing it."""
 
-    def __init__(self, program: list[Instruction]) -> None:
+    def __init__(self, machine: str, program: list[Instruction]) -> None:
         code = assemble(program)
         self._instructions = ctypes.create_string_buffer(code, len(code))
         self._header = _Program(len(program), ctypes.addressof(self._instructions))
-        self._arguments = linux.PR_SET_SECCOMP, linux.SECCOMP_MODE_FILTER, ctypes.addressof(self._header)
+        at = ctypes.addressof(self._header)
+        self._arguments = linux.PR_SET_SECCOMP, linux.SECCOMP_MODE_FILTER, at
+        number = syscalls.NUMBERS[machine]["seccomp"]
+        self._install_with_listener = linux.SystemCall(number, _SET_MODE_FILTER, _NEW_LISTENER, ctypes.c_void_p(at))
 
     def install(self) -> None:
         """Put it in force for this process and its future children. Needs no_new_privs. Raises OSError."""
         linux.prctl(*self._arguments)
 
-    def install_with_listener(self, machine: str) -> int:
+    def install_with_listener(self) -> int:
         """The same; returns the descriptor on which the questions arrive. There can be one such filter in a process."""
-        call = syscalls.NUMBERS[machine]["seccomp"], _SET_MODE_FILTER, _NEW_LISTENER
-        return linux.syscall(*call, ctypes.c_void_p(self._arguments[-1]))
+        return self._install_with_listener.make()
 
 
 class Question(NamedTuple):
@@ -145,7 +147,7 @@ class Lock(Filter):
 
     def __init__(self, machine: str, asks_to_exit: bool) -> None:
         program = lock(machine, _ANY_PID, asks_to_exit)
-        super().__init__(program)
+        super().__init__(machine, program)
         self._pids_at = [
             index * _INSTRUCTION.size + _OPERAND_AT
             for index, (*_, operand) in enumerate(program)

@@ -14,11 +14,10 @@ from typing import Any, NoReturn, TypeVar
 from retool.sandbox.containment import isolation
 from retool.sandbox.interpreter import entropy, memory, pages, program
 from retool.sandbox.interpreter.job import EXCEPTION, OUT_OF_MEMORY, PREPARE, Terms, decode_code
-from retool.sandbox.interpreter.orders import LOCKED, Report
+from retool.sandbox.interpreter.orders import LOCKED, Report, send
 
 Outcome = TypeVar("Outcome")
 
-_CONTROL = 3
 _FILE = "main.py"
 
 # Bound before any code can replace them.
@@ -26,14 +25,20 @@ _exit, _kill, _read, _write, _SIGKILL = os._exit, os.kill, os.read, os.write, si
 
 
 def run(
-    descriptors: list[int], number: int, cell: isolation.Cell, slot: int, parent: int, address_space: int
+    pipes: list[int],
+    control: socket.socket,
+    number: int,
+    cell: isolation.Cell,
+    slot: int,
+    parent: int,
+    address_space: int,
 ) -> NoReturn:
-    """Become the next execution of `slot`, by the order `number`. `descriptors`: the three standard streams, and the
-    zygote's own line to the supervisor.
+    """Become the next execution of `slot`. `pipes` are its standard input, output and error; over `control`, the
+    zygote's own line, the supervisor hears that order `number` is ready.
 
     Never returns: this process ends here. `address_space` are the bytes that the interpreter itself takes.
     """
-    set_up(_set_up, descriptors, number, cell, slot, parent)
+    set_up(_set_up, pipes, control, number, cell, slot, parent)
     status = EXCEPTION
     try:
         pages.make_own(everything=read_exactly(1) == PREPARE)
@@ -65,24 +70,29 @@ def set_up(action: Callable[..., Outcome], *arguments: Any) -> Outcome:
         raise
 
 
-def _set_up(descriptors: list[int], number: int, cell: isolation.Cell, slot: int, parent: int) -> None:
-    take_descriptors(descriptors)
-    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=_CONTROL)
+def _set_up(
+    pipes: list[int], control: socket.socket, number: int, cell: isolation.Cell, slot: int, parent: int
+) -> None:
+    take_descriptors(pipes, besides=control.fileno())
     listener = isolation.lock_child(cell, slot, parent)
     memory.take_recent_gaps()
     if listener is None:
-        control.sendall(Report(LOCKED, number).pack())
+        send(control, Report(LOCKED, number).pack())
     else:
-        socket.send_fds(control, [Report(LOCKED, number, value=1).pack()], [listener])
+        send(control, Report(LOCKED, number, 0, 1).pack(), listener)
         os.close(listener)
-    control.close()
+    os.close(control.detach())
 
 
-def take_descriptors(descriptors: list[int]) -> None:
-    """Make `descriptors` those from 0; nothing else stays open."""
+def take_descriptors(descriptors: list[int], besides: int | None = None) -> None:
+    """Make `descriptors` those from 0; nothing else stays open but `besides`."""
     for target, source in enumerate(descriptors):
         os.dup2(source, target)  # the zygote received them above, so none is overwritten before it is copied
-    os.closerange(len(descriptors), 4096)
+    others = len(descriptors)
+    if besides is not None:
+        os.closerange(others, besides)
+        others = besides + 1
+    os.closerange(others, 4096)
 
 
 def end(status: int) -> NoReturn:

@@ -4,6 +4,8 @@ So small and plain because a zygote that does little between two forks has littl
 Descriptors travel beside the bytes: with an order the streams of the process to fork, with a report the process itself.
 """
 
+import os
+import socket
 import struct
 from typing import NamedTuple, Self
 
@@ -11,6 +13,7 @@ ORDER = struct.Struct("=?II")
 """Whether it is for a session, the number of the process that is ordered, and the slot that it is to have."""
 
 _REPORT = struct.Struct("=BIiiQd")
+_DESCRIPTOR = struct.Struct("=i")
 
 FIRST, READY, FORKED, LOCKED, FAILED, EXITED = range(6)
 
@@ -43,3 +46,12 @@ class Report(NamedTuple):
         report = cls(*_REPORT.unpack_from(buffer))
         del buffer[: _REPORT.size]
         return report
+
+
+def send(control: socket.socket, data: bytes, descriptor: int | None = None) -> None:
+    """Tell the supervisor. Ends this process when that is gone: there is no use for it any more."""
+    ancillary = [] if descriptor is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(descriptor))]
+    try:
+        control.sendmsg([data], ancillary)
+    except (BrokenPipeError, ConnectionResetError):
+        os._exit(0)

@@ -14,15 +14,13 @@ import resource
 import select
 import signal
 import socket
-import struct
 
 from retool.sandbox.containment import isolation, linux, namespaces
 from retool.sandbox.interpreter import child, entropy, holder, memory, pages, program
-from retool.sandbox.interpreter.orders import EXITED, FAILED, FIRST, FORKED, ORDER, READY, Report
+from retool.sandbox.interpreter.orders import EXITED, FAILED, FIRST, FORKED, ORDER, READY, Report, send
 
 _CONTROL = 0
-_DESCRIPTOR = struct.Struct("=i")
-_DESCRIPTOR_BYTES = socket.CMSG_SPACE(4 * _DESCRIPTOR.size)
+_DESCRIPTOR_BYTES = socket.CMSG_SPACE(4 * 4)
 _SIGNAL_BYTES = 128  # struct signalfd_siginfo
 
 
@@ -58,7 +56,7 @@ def serve(control: socket.socket, child_ended: int, cell: isolation.Cell, addres
             linux.unblock_signals()
             if session:
                 holder.run(streams, cell, slot, parent, address_space)
-            child.run([*streams, control.fileno()], number, cell, slot, parent, address_space)
+            child.run(streams, control, number, cell, slot, parent, address_space)
         if has_process_descriptors:
             handle = os.pidfd_open(pid)
             send(control, Report(FORKED, number, pid, 1).pack(), handle)
@@ -85,15 +83,6 @@ def serve(control: socket.socket, child_ended: int, cell: isolation.Cell, addres
         else:
             serving = receive()
     reap(0)  # the supervisor has killed what still ran
-
-
-def send(control: socket.socket, data: bytes, descriptor: int | None = None) -> None:
-    """Tell the supervisor. Ends this process when that is gone: there is no use for it any more."""
-    ancillary = [] if descriptor is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(descriptor))]
-    try:
-        control.sendmsg([data], ancillary)
-    except (BrokenPipeError, ConnectionResetError):
-        os._exit(0)
 
 
 def _address_space() -> int:

@@ -3,6 +3,7 @@
 import math
 import os
 import selectors
+import time
 from collections.abc import Callable
 
 from retool.sandbox.containment import linux, seccomp
@@ -70,6 +71,7 @@ class Worker:
     def locks(self, listener: int | None) -> None:
         """Its process is locked down and waits for its job. On `listener`, if there is one, it will ask to exit."""
         self._is_locked = True
+        self.ready_since = time.monotonic()
         self._listener = listener
         if listener is not None:
             self._selector.register(listener, selectors.EVENT_READ, self._asks_to_exit)

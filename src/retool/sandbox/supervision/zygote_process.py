@@ -168,7 +168,6 @@ class ZygoteProcess(Pool):
             worker.dismiss()
             return
         self.proven = True
-        worker.ready_since = time.monotonic()
         self._idle.append(worker)
 
     def _hear(self) -> None:
