@@ -79,11 +79,11 @@ def box() -> Iterator[Sandbox]:
 
 
 @contextmanager
-def sandbox_in(profile: Profile) -> Iterator[Sandbox]:
+def sandbox_in(profile: Profile, config: SandboxConfig = SHORT) -> Iterator[Sandbox]:
     """A sandbox where `profile` says. Skips the test where this machine cannot play that place."""
     if reason := profile.missing():
         pytest.skip(reason)
-    sandbox = Sandbox(SHORT)
+    sandbox = Sandbox(config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connection, "_SUPERVISOR_COMMAND", profile.command)
         sandbox.start()

@@ -85,4 +85,7 @@ SAME_UID_FOR_ALL = Profile("user_namespace_without_landlock", {"landlock": 0, "p
 WITHOUT_QUESTIONS = Profile("without_questions", {})
 """Nobody can be asked about a process's calls, so that its end is known when it has ended and not before."""
 
+FEW_OPEN_FILES = Profile("few_open_files", {})
+"""Many executions at once would not find enough descriptors."""
+
 TOO_WEAK = Profile("container_without_landlock", {})

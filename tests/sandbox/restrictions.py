@@ -5,6 +5,7 @@ Run in the supervisor's process, before anything else: each function emulates a 
 
 import ctypes
 import os
+import resource
 
 from retool.sandbox.containment import linux, seccomp
 from retool.sandbox.containment.syscalls import AUDIT_ARCHITECTURES, NUMBERS
@@ -102,6 +103,11 @@ def without_questions() -> None:
             (_RETURN, 0, 0, _ALLOW),
         ]
     )
+
+
+def few_open_files() -> None:
+    """A hard limit as in some containers, only lower."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
 
 
 def user_namespace_without_landlock() -> None:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from processes import (
     descendants,
     eventually,
@@ -23,10 +25,12 @@ from processes import (
     supervisor_of,
     zygotes_of,
 )
+from profiles import FEW_OPEN_FILES
 
-from conftest import SHORT
+from conftest import SHORT, sandbox_in
 from retool.errors import RetoolError
 from retool.sandbox import Limits, Sandbox, SandboxConfig
+from retool.sandbox.supervision import supervisor
 
 LOOP = "while True: pass"
 
@@ -55,6 +59,36 @@ def test_closing_ends_every_process_and_closes_every_descriptor() -> None:
         running.join()
         assert not any(exists(pid) for pid in started)
     assert (open_descriptors(), threading.active_count()) == (before, threads)
+
+
+def test_where_few_files_may_be_open_less_runs_at_once_and_it_says_so(capfd: pytest.CaptureFixture) -> None:
+    many = SHORT.model_copy(update={"workers": 40})
+
+    async def at_once(box: Sandbox) -> set[str]:
+        codes = [f"import {library}; print(1)" for library in ("time", "numpy")] * 20
+        results = await asyncio.gather(*(box.run(code) for code in codes))
+        async with box.session() as session:
+            return {result.text for result in (*results, await session.run("print(1)"))}
+
+    with sandbox_in(FEW_OPEN_FILES, many) as box:
+        assert asyncio.run(at_once(box)) == {"1"}
+    assert "not 40 and 64: this system permits a process 100 open files (ulimit -Hn)" in capfd.readouterr().err
+
+
+@given(
+    st.builds(supervisor.Settings, st.integers(1, 5000), st.integers(1, 500), st.just(1.0)),
+    st.integers(100, 1 << 16),
+    st.integers(1, 256),
+)
+def test_what_runs_at_once_finds_enough_descriptors(wanted: supervisor.Settings, open_files: int, cores: int) -> None:
+    settings = wanted.within(open_files, cores)
+    ready = 3 * min(settings.workers, cores)
+    needed = 24 + 6 * (settings.workers + ready) + 10 * settings.sessions
+    assert needed <= open_files
+    assert 1 <= settings.workers <= wanted.workers
+    assert 1 <= settings.sessions <= wanted.sessions
+    if open_files == 1 << 16 and wanted.workers <= 1000 and cores <= 128:
+        assert settings == wanted
 
 
 def test_a_call_that_is_under_way_when_the_sandbox_is_closed_says_so() -> None:

@@ -129,6 +129,7 @@ _PRELOADS: dict[str, Callable[[], None]] = {
     "scientific": _preload_scientific,
     "scipy": _preload_scipy,
 }
+KINDS = tuple(_PRELOADS)
 
 
 def _warm_numpy() -> None:

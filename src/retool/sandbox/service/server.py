@@ -2,7 +2,6 @@
 
 import asyncio
 import ipaddress
-import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -11,12 +10,12 @@ from aiohttp import web
 
 from retool.config.sandbox import SandboxConfig
 from retool.errors import RetoolError, UsageError
+from retool.sandbox import open_files
 from retool.sandbox.client import Sandbox
 from retool.sandbox.containment.isolation import describe_isolation
 from retool.sandbox.service.api import Api, Handler
 
 _BACKLOG = 1024
-_OPEN_FILES = 1 << 16
 _OWN_FILES = 64
 _KEEP_ALIVE_SECONDS = 75.0
 _PAUSE_SECONDS = 0.05
@@ -48,7 +47,8 @@ async def serve(
     with await _listen(host, port) as listener:
         async with Sandbox(config) as box:
             api = Api(box, queue=queue, token=token)
-            most = max(1, _lift_open_files() - _OWN_FILES)
+            # There may be a connection for each trajectory.
+            most = max(1, open_files.lift_limit() - _OWN_FILES)
             runner = runner_of(api, most)
             await runner.setup()
             accepting = asyncio.create_task(accept(listener, runner, most))
@@ -135,16 +135,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _lift_open_files() -> int:
-    """How many files this process may open, after lifting the soft limit: there may be a connection per trajectory."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
-    if soft == resource.RLIM_INFINITY or soft >= most:
-        return most
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    return most
 
 
 def _url(listener: socket.socket) -> str:

@@ -11,11 +11,12 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-from retool.sandbox import wire
+from retool.sandbox import open_files, wire
 from retool.sandbox.containment import linux
 from retool.sandbox.interpreter.job import End
+from retool.sandbox.interpreter.preload import KINDS
 from retool.sandbox.supervision.execution import Execution, Verdict
 from retool.sandbox.supervision.fair_queue import FairQueue
 from retool.sandbox.supervision.fresh import FreshInterpreters
@@ -27,6 +28,7 @@ from retool.sandbox.supervision.zygote_process import ZygoteProcess
 _CLIENT = 0
 _CHUNK_BYTES = 1 << 18
 _CORES_PER_ZYGOTE = 8
+_OWN_FILES, _FILES_OF_A_WORKER, _FILES_OF_A_SESSION = 24, 6, 10
 _LARGEST_BATCH = 64
 _SHUTDOWN_SECONDS = 2.0
 _SESSION_KIND = "scientific"
@@ -41,6 +43,16 @@ class Settings(NamedTuple):
     workers: int
     sessions: int
     session_idle_seconds: float
+
+    def within(self, open_files: int, cores: int) -> Self:
+        """As many of each as so many open files permit, where each kind of worker keeps some ready.
+
+        These are as many as there are cores, or as may run at once if that is less.
+        """
+        sessions = min(self.sessions, open_files // 4 // _FILES_OF_A_SESSION)
+        room = (open_files - _OWN_FILES - sessions * _FILES_OF_A_SESSION) // _FILES_OF_A_WORKER
+        workers = max(room - len(KINDS) * cores, room // (1 + len(KINDS)))
+        return self._replace(workers=max(1, min(self.workers, workers)), sessions=sessions)
 
 
 class Supervisor:
@@ -352,5 +364,12 @@ def _out_of_memory_kills() -> int:
 
 
 def main() -> None:
-    settings = Settings(**json.loads(sys.argv[1]))
+    wanted, limit = Settings(**json.loads(sys.argv[1])), open_files.lift_limit()
+    settings = wanted.within(limit, _cores())
+    if settings != wanted:
+        print(
+            f"the sandbox runs {settings.workers} executions and {settings.sessions} sessions at once, not "
+            f"{wanted.workers} and {wanted.sessions}: this system permits a process {limit} open files (ulimit -Hn)",
+            file=sys.stderr,
+        )
     Supervisor(socket.socket(fileno=os.dup(_CLIENT)), settings).serve()
