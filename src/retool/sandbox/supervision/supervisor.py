@@ -366,7 +366,7 @@ def _out_of_memory_kills() -> int:
 def main() -> None:
     wanted, limit = Settings(**json.loads(sys.argv[1])), open_files.lift_limit()
     settings = wanted.within(limit, _cores())
-    if settings != wanted:
+    if settings.workers < wanted.workers:  # fewer sessions only wait for each other
         print(
             f"the sandbox runs {settings.workers} executions and {settings.sessions} sessions at once, not "
             f"{wanted.workers} and {wanted.sessions}: this system permits a process {limit} open files (ulimit -Hn)",
