@@ -91,6 +91,16 @@ def test_what_runs_at_once_finds_enough_descriptors(wanted: supervisor.Settings,
         assert settings == wanted
 
 
+def test_a_sandbox_can_be_closed_at_any_moment_of_its_start() -> None:
+    for milliseconds in range(20):
+        box = Sandbox(SHORT)
+        box.start()
+        time.sleep(milliseconds / 1000)
+        started = time.monotonic()
+        box.close()
+        assert time.monotonic() - started < 1.5
+
+
 def test_a_call_that_is_under_way_when_the_sandbox_is_closed_says_so() -> None:
     box = Sandbox(SHORT)
 

@@ -65,8 +65,10 @@ def set_up(action: Callable[..., Outcome], *arguments: Any) -> Outcome:
     try:
         return action(*arguments)
     except BaseException as error:
-        program.print_error(f"{type(error).__name__}: {error}")
-        _kill(os.getpid(), _SIGKILL)  # an exit might be asked for, and nobody knows yet that he is to answer
+        try:
+            program.print_error(f"{type(error).__name__}: {error}")
+        finally:
+            _kill(os.getpid(), _SIGKILL)  # an exit might be asked for, and nobody knows yet that he is to answer
         raise
 
 

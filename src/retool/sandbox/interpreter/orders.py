@@ -4,7 +4,6 @@ So small and plain because a zygote that does little between two forks has littl
 Descriptors travel beside the bytes: with an order the streams of the process to fork, with a report the process itself.
 """
 
-import os
 import socket
 import struct
 from typing import NamedTuple, Self
@@ -49,9 +48,6 @@ class Report(NamedTuple):
 
 
 def send(control: socket.socket, data: bytes, descriptor: int | None = None) -> None:
-    """Tell the supervisor. Ends this process when that is gone: there is no use for it any more."""
+    """Tell the supervisor. Raises BrokenPipeError or ConnectionResetError when that is gone."""
     ancillary = [] if descriptor is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(descriptor))]
-    try:
-        control.sendmsg([data], ancillary)
-    except (BrokenPipeError, ConnectionResetError):
-        os._exit(0)
+    control.sendmsg([data], ancillary)

@@ -50,7 +50,7 @@ def serve(control: socket.socket, child_ended: int, cell: isolation.Cell, addres
         try:
             pid = os.fork()
         except OSError as error:
-            send(control, Report(FAILED, number, value=error.errno).pack())
+            _tell(control, Report(FAILED, number, value=error.errno).pack())
             return
         if pid == 0:
             linux.unblock_signals()
@@ -59,10 +59,10 @@ def serve(control: socket.socket, child_ended: int, cell: isolation.Cell, addres
             child.run(streams, control, number, cell, slot, parent, address_space)
         if has_process_descriptors:
             handle = os.pidfd_open(pid)
-            send(control, Report(FORKED, number, pid, 1).pack(), handle)
+            _tell(control, Report(FORKED, number, pid, 1).pack(), handle)
             os.close(handle)
         else:
-            send(control, Report(FORKED, number, pid).pack())
+            _tell(control, Report(FORKED, number, pid).pack())
 
     def reap(options: int) -> None:
         while True:
@@ -73,7 +73,7 @@ def serve(control: socket.socket, child_ended: int, cell: isolation.Cell, addres
             if pid == 0:
                 return
             cpu_s, peak_bytes = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
-            send(control, Report(EXITED, 0, pid, status, peak_bytes, cpu_s).pack())
+            _tell(control, Report(EXITED, 0, pid, status, peak_bytes, cpu_s).pack())
 
     serving = True
     while serving:
@@ -83,6 +83,14 @@ def serve(control: socket.socket, child_ended: int, cell: isolation.Cell, addres
         else:
             serving = receive()
     reap(0)  # the supervisor has killed what still ran
+
+
+def _tell(control: socket.socket, data: bytes, descriptor: int | None = None) -> None:
+    """`send`, and the end of this process when the supervisor is gone: there is no use for it any more."""
+    try:
+        send(control, data, descriptor)
+    except (BrokenPipeError, ConnectionResetError):
+        os._exit(0)
 
 
 def _address_space() -> int:
@@ -104,7 +112,7 @@ def main(slots: int, sample: str) -> None:
 
     def succeed(pid: int) -> None:
         if pid:
-            send(control, Report(FIRST, pid=pid).pack())
+            _tell(control, Report(FIRST, pid=pid).pack())
         else:
             control.recv(1)  # the supervisor has seen the end of the parent, and is the parent now
 
@@ -129,5 +137,5 @@ def main(slots: int, sample: str) -> None:
     gc.collect()
     memory.fill_gaps()
     gc.freeze()
-    send(control, Report(READY, value=len(what_is_in_force)).pack() + what_is_in_force)
+    _tell(control, Report(READY, value=len(what_is_in_force)).pack() + what_is_in_force)
     serve(control, child_ended, cell, address_space)
