@@ -1,10 +1,12 @@
 """The filters, run instruction by instruction in Python, so that both architectures are checked on any machine."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from retool.sandbox.containment import seccomp, syscalls
+from retool.sandbox.containment import linux, seccomp, syscalls
 from retool.sandbox.containment.seccomp import Instruction
 
 PID = 4242
@@ -164,3 +166,21 @@ def test_the_numbers_are_those_of_the_kernel_headers(machine: str, header: str) 
     known = {name: number for name, number in syscalls.NUMBERS[machine].items() if name in defined}
     assert len(known) > 80
     assert known == {name: defined[name] for name in known}
+
+
+def test_who_looks_for_a_question_where_there_is_none_does_not_wait() -> None:
+    if not linux.IS_LINUX:
+        pytest.skip("there are no questions here")
+    program = """
+from retool.sandbox.containment import linux, seccomp
+linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+try:
+    listener = seccomp.Filter(linux.MACHINE, seccomp.nothing()).install_with_listener()
+except OSError:
+    print("the kernel asks nobody")
+else:
+    print(seccomp.receive_question(listener, linux.MACHINE))
+"""
+    command = [sys.executable, "-c", program]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert printed in ("None\n", "the kernel asks nobody\n")

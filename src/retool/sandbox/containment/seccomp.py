@@ -7,6 +7,7 @@ calls away. A call is allowed when both filters allow it.
 
 import ctypes
 import fcntl
+import select
 import struct
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
 _SET_MODE_FILTER, _NEW_LISTENER, _CONTINUE = 1, 1 << 3, 1
 _NOTIFICATION, _ANSWER = struct.Struct("=QIIiIQ6Q"), struct.Struct("=QqiI")
 _RECEIVE, _SEND = 0xC0502100, 0xC0182101
+_TRIES = 100
 
 _INSTRUCTION, _OPERAND, _OPERAND_AT = struct.Struct("=HBBI"), struct.Struct("=I"), 4
 _ANY_PID = 0x7EDCBA98  # larger than any pid, and no other operand of the filter
@@ -122,11 +124,22 @@ class Question(NamedTuple):
 
 
 def receive_question(listener: int, machine: str) -> Question | None:
-    """The next question; None if who asked it has died meanwhile."""
-    notification = bytearray(_NOTIFICATION.size)
-    try:
-        fcntl.ioctl(listener, _RECEIVE, notification)
-    except FileNotFoundError:
+    """The next question; None if there is none, say because who asked it has died meanwhile. Does not wait.
+
+    The kernel itself would (before Linux 6.6 for ever, if all who could ask are gone), so it is asked for a question
+    only when there is one. A signal takes a question back, and it is put again afterwards.
+    """
+    notification, poll = bytearray(_NOTIFICATION.size), select.poll()
+    poll.register(listener, select.POLLIN)
+    for _ in range(_TRIES):
+        if not any(event & select.POLLIN for _, event in poll.poll(0)):
+            return None
+        try:
+            fcntl.ioctl(listener, _RECEIVE, notification)
+            break
+        except FileNotFoundError:
+            continue
+    else:
         return None
     identity, thread, _, number, _, _, *arguments = _NOTIFICATION.unpack(notification)
     return Question(identity, thread, syscalls.NAMES[machine][number], tuple(arguments))
