@@ -36,9 +36,6 @@ class Cell(NamedTuple):
 
     filter: seccomp.Lock | None
     session_filter: seccomp.Filter | None
-    asks_to_exit: bool
-    """Whether `filter` has a child ask the supervisor before it exits."""
-
     scratch: list[str]
     """A folder for each slot; empty where there is no room of one's own to write in."""
 
@@ -83,11 +80,11 @@ def contain(entered: list[str], slots: int) -> Cell:
     }
     lock = seccomp.Lock(linux.MACHINE, asks_to_exit=False) if report["seccomp"] else None
     session_lock = seccomp.Filter(linux.MACHINE, seccomp.session_lock(linux.MACHINE)) if report["seccomp"] else None
-    cell = Cell(report, lock, session_lock, False, scratch, _FIRST_UID if own_uids else None, "pid" in entered)
+    cell = Cell(report, lock, session_lock, scratch, _FIRST_UID if own_uids else None, "pid" in entered)
     report["refused"] = _self_test(cell)
     report["weak"] = _weakness(report)
     if report["seccomp"] and namespaces.succeeds_in_a_fork(_have_questions_asked):
-        cell = cell._replace(filter=seccomp.Lock(linux.MACHINE, asks_to_exit=True), asks_to_exit=True)
+        cell = cell._replace(filter=seccomp.Lock(linux.MACHINE, asks_to_exit=True))
     return cell
 
 
@@ -97,13 +94,7 @@ def lock_child(cell: Cell, slot: int, parent: int) -> int | None:
     Returns the descriptor on which the child will ask to exit, if it will.
     """
     _settle(cell, slot, parent)
-    if cell.filter is None:
-        return None
-    cell.filter.name_process(os.getpid())
-    if cell.asks_to_exit:
-        return cell.filter.install_with_listener()
-    cell.filter.install()
-    return None
+    return cell.filter.install_for(os.getpid()) if cell.filter else None
 
 
 def lock_session(cell: Cell, slot: int, parent: int) -> int:

@@ -136,13 +136,11 @@ def receive_question(listener: int, machine: str) -> Question | None:
             return None
         try:
             fcntl.ioctl(listener, _RECEIVE, notification)
-            break
         except FileNotFoundError:
             continue
-    else:
-        return None
-    identity, thread, _, number, _, _, *arguments = _NOTIFICATION.unpack(notification)
-    return Question(identity, thread, syscalls.NAMES[machine][number], tuple(arguments))
+        identity, thread, _, number, _, _, *arguments = _NOTIFICATION.unpack(notification)
+        return Question(identity, thread, syscalls.NAMES[machine][number], tuple(arguments))
+    return None
 
 
 def answer_question(listener: int, question: Question, allow: bool) -> None:
@@ -161,16 +159,18 @@ class Lock(Filter):
     def __init__(self, machine: str, asks_to_exit: bool) -> None:
         program = lock(machine, _ANY_PID, asks_to_exit)
         super().__init__(machine, program)
+        self._asks_to_exit = asks_to_exit
         self._pids_at = [
             index * _INSTRUCTION.size + _OPERAND_AT
             for index, (*_, operand) in enumerate(program)
             if operand == _ANY_PID
         ]
 
-    def name_process(self, pid: int) -> None:
-        """The process `pid` is the child that will install it."""
+    def install_for(self, pid: int) -> int | None:
+        """Put it in force for this process, `pid`; returns the descriptor on which it will ask to exit, if it will."""
         for position in self._pids_at:
             _OPERAND.pack_into(self._instructions, position, pid)
+        return self.install_with_listener() if self._asks_to_exit else self.install()
 
 
 class _Program(ctypes.Structure):

@@ -78,10 +78,8 @@ def _set_up(
     take_descriptors(pipes, besides=control.fileno())
     listener = isolation.lock_child(cell, slot, parent)
     memory.take_recent_gaps()
-    if listener is None:
-        send(control, Report(LOCKED, number).pack())
-    else:
-        send(control, Report(LOCKED, number, 0, 1).pack(), listener)
+    send(control, Report(LOCKED, number, 0, listener is not None).pack(), listener)
+    if listener is not None:
         os.close(listener)
     os.close(control.detach())
 

@@ -20,7 +20,7 @@ from retool.sandbox.interpreter import child, entropy, holder, memory, pages, pr
 from retool.sandbox.interpreter.orders import EXITED, FAILED, FIRST, FORKED, ORDER, READY, Report, send
 
 _CONTROL = 0
-_DESCRIPTOR_BYTES = socket.CMSG_SPACE(4 * 4)
+_DESCRIPTOR_BYTES = socket.CMSG_SPACE(4 * 4)  # of the four at most that come with an order
 _SIGNAL_BYTES = 128  # struct signalfd_siginfo
 
 

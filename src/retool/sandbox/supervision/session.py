@@ -180,7 +180,7 @@ class Session:
         if report == BlockReport.STARTED.value and self._block is None:
             self._meet(sender)
         elif report == BlockReport.DONE.value and self._block and sender == self._block.pid:
-            end = End(0, self._block.clocks().cpu, self._block.peak_bytes())
+            end = End(0, self._block.cpu_s(), self._block.peak_bytes())
             former, self._holder, self._block = self._holder, self._block, None
             former.kill()
             self._finish(end, kept=True)

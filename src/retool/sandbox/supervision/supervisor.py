@@ -44,13 +44,13 @@ class Settings(NamedTuple):
     sessions: int
     session_idle_seconds: float
 
-    def within(self, open_files: int, cores: int) -> Self:
-        """As many of each as so many open files permit, where each kind of worker keeps some ready.
+    def within(self, files: int, cores: int) -> Self:
+        """As many of each as so many open `files` permit, where each kind of worker keeps some ready.
 
         These are as many as there are cores, or as may run at once if that is less.
         """
-        sessions = min(self.sessions, open_files // 4 // _FILES_OF_A_SESSION)
-        room = (open_files - _OWN_FILES - sessions * _FILES_OF_A_SESSION) // _FILES_OF_A_WORKER
+        sessions = min(self.sessions, files // 4 // _FILES_OF_A_SESSION)
+        room = (files - _OWN_FILES - sessions * _FILES_OF_A_SESSION) // _FILES_OF_A_WORKER
         workers = max(room - len(KINDS) * cores, room // (1 + len(KINDS)))
         return self._replace(workers=max(1, min(self.workers, workers)), sessions=sessions)
 
