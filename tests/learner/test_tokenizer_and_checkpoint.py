@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +17,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from retool.config.schema import SftConfig
 from retool.errors import RetoolError, UsageError
-from retool.learner.checkpoint import drop_old_states, latest_resumable, list_checkpoints, load_state, save_checkpoint
+from retool.learner.checkpoint import (
+    drop_old_states,
+    latest_resumable,
+    list_checkpoints,
+    load_checkpoint,
+    load_state,
+    save_checkpoint,
+)
 from retool.learner.optimizer import Optimizer
 from retool.learner.tokenizer import check_reload, train_tokenizer
 from retool.learner.trained import Trained
@@ -125,6 +134,40 @@ def test_a_kill_while_a_checkpoint_is_replaced_leaves_one_whole(
     save_checkpoint(tmp_path, 1, untrained(model), tokenizer, {"saved": 3})
     assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
     assert load_state(found)["saved"] == 3
+
+
+def test_ctrl_c_at_any_moment_waits_until_the_checkpoint_is_written(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    """A moment is a call of a function. In those that C++ makes to write, Ctrl-C would end this process."""
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    trained = untrained(model)
+
+    def save(step: int, interrupted_at: int | None = None) -> int:
+        calls = 0
+
+        def count(*_: object) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == interrupted_at:
+                signal.raise_signal(signal.SIGINT)
+
+        sys.setprofile(count)
+        try:
+            save_checkpoint(tmp_path, step, trained, tokenizer, {})
+        finally:
+            sys.setprofile(None)
+        return calls
+
+    save(0)
+    calls = save(1)
+    for step, moment in enumerate(range(100, calls - 200, calls // 50), 2):
+        with pytest.raises(KeyboardInterrupt):
+            save(step, moment)
+        found = latest_resumable(tmp_path)
+        assert found == tmp_path / f"step-{step}"
+        assert load_checkpoint(found, trained)["step"] == step
+    assert step > 40 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_old_states_go_and_their_weights_stay(

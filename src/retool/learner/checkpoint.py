@@ -13,7 +13,10 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +36,8 @@ def save_checkpoint(
     folder: Path, step: int, trained: Trained, tokenizer: PreTrainedTokenizerFast, facts: Mapping[str, Any]
 ) -> Path:
     """Write `folder/step-N`: what is trained, and `facts` that a resume needs; adapters are merged into the weights,
-    and kept apart for a resume. Called by all processes. Raises RetoolError if the disk is full; then nothing
-    half-written is left."""
+    and kept apart for a resume. Ctrl-C waits until it is written. Called by all processes. Raises RetoolError if the
+    disk is full; then nothing half-written is left."""
     target, draft = folder / f"step-{step}", folder / f".step-{step}{_WRITING}"
     state = {"step": step, "steps_taken": trained.optimizer.steps_taken, **facts}
 
@@ -49,10 +52,11 @@ def save_checkpoint(
 
     once = trained.processes.once
     try:
-        once(begin)
-        trained.save_model(draft)
-        trained.save_rest(draft / _TRAINER)
-        once(finish)
+        with _uninterrupted():
+            once(begin)
+            trained.save_model(draft)
+            trained.save_rest(draft / _TRAINER)
+            once(finish)
     except Exception as error:  # safetensors and tokenizers raise classes of their own where the disk is full
         if trained.processes.is_writer:
             shutil.rmtree(draft, ignore_errors=True)
@@ -63,6 +67,24 @@ def save_checkpoint(
             "it goes on from the last whole checkpoint"
         ) from error
     return target
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C takes effect after what is in here. Torch writes shards in C++ that calls back into Python: what is raised
+    there becomes another error, or ends the process without a word."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is None or threading.current_thread() is not threading.main_thread():
+        yield  # no handler of Python's, or none that raises in this thread
+        return
+    held: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _publish(draft: Path, target: Path) -> None:
