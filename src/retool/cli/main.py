@@ -57,6 +57,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends what is left without a traceback
         verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
         rest = "; run the same command again to go on where it stopped" if verb in _GO_ON else ""
         click.echo(f"\ninterrupted{rest}", err=True)
