@@ -62,7 +62,10 @@ def test_every_part_has_a_place_in_the_house() -> None:
     assert folders == set(ALLOWED)
 
 
-def test_the_command_line_starts_without_torch() -> None:
-    code = "import sys, retool.cli.main; print('torch' in sys.modules or 'transformers' in sys.modules)"
+@pytest.mark.parametrize("module", ["cli.main", "stages.cluster.launch", "stages.cluster.controller"])
+def test_what_starts_others_starts_without_torch(module: str) -> None:
+    if "cluster" in module:
+        pytest.importorskip("ray", reason="Ray is not installed")
+    code = f"import sys, retool.{module}; print('torch' in sys.modules or 'transformers' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"

@@ -23,9 +23,10 @@ from retool.errors import RetoolError
 from retool.sandbox import Result
 from retool.stages.cluster import weights
 from retool.stages.cluster.controller import Controller
+from retool.stages.cluster.messages import Published
 from retool.stages.cluster.sampler import SamplerActor
 from retool.stages.cluster.sandboxes import NearestSandbox, PlacedSandbox, SandboxActor
-from retool.stages.cluster.weights import Published, copy_in, from_shard, publish, take_over, to_shards
+from retool.stages.cluster.weights import copy_in, from_shard, publish, take_over, to_shards
 from retool.types import CallStatus, Problem
 
 

@@ -18,11 +18,10 @@ from retool.config.load import dump_config
 from retool.errors import RetoolError, UsageError
 from retool.runs import RunFolder
 from retool.stages.cluster.gang import train
-from retool.stages.cluster.learner import Outcome, Run
+from retool.stages.cluster.messages import Outcome, Published, Run
 from retool.stages.cluster.places import reserve
 from retool.stages.cluster.sampling import Work, keep_sampler
 from retool.stages.cluster.sandboxes import PlacedSandbox, keep_sandboxes
-from retool.stages.cluster.weights import Published
 
 
 class Controller:

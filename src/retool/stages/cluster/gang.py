@@ -12,7 +12,8 @@ from ray.exceptions import RayActorError
 from ray.util.placement_group import remove_placement_group
 
 from retool.errors import RetoolError, first_line
-from retool.stages.cluster.learner import LearnerActor, Outcome
+from retool.stages.cluster.learner import LearnerActor
+from retool.stages.cluster.messages import Outcome
 from retool.stages.cluster.places import options_of_learner, reserve
 
 if TYPE_CHECKING:

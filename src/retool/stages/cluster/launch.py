@@ -16,7 +16,7 @@ from retool.cluster.plan import check_devices
 from retool.config.schema import Config
 from retool.errors import RetoolError, UsageError
 from retool.stages.cluster.controller import Controller
-from retool.stages.cluster.learner import Outcome, Run
+from retool.stages.cluster.messages import Outcome, Run
 from retool.stages.cluster.places import resources
 from retool.types import Problem
 

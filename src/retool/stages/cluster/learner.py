@@ -5,43 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import ray
 from ray.actor import ActorHandle
 
-from retool.config.schema import Config
 from retool.errors import RetoolError
-from retool.stages.cluster.bench import ClusterBench
-from retool.stages.training.rl import run_rl
-from retool.types import Problem
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What `run_rl` is called with."""
-
-    config: Config
-    training: Sequence[Problem]
-    heldout: Sequence[Problem]
-    out: Path
-    arm: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The last checkpoint, or the error that ended the run: what it says, and its exit code."""
-
-    checkpoint: str = ""
-    error: str = ""
-    exit_code: int = 0
+from retool.stages.cluster.messages import Outcome, Run
 
 
 class LearnerActor:
-    """Number `rank` of a gang of `size`. Its calls run in the main thread, where signals can be told of."""
+    """Number `rank` of a gang of `size`. Its calls run in the main thread, where signals can be told of.
+
+    What imports torch is imported by its process alone: the controller, which names this class, starts without.
+    """
 
     def address(self) -> tuple[str, int]:
         """Where the others can meet this one, which is to be the first."""
@@ -54,6 +31,9 @@ class LearnerActor:
     ) -> Outcome:
         """Train until the end, with the others at the address `first`. What a user is to be told is an outcome;
         anything else is raised."""
+        from retool.stages.cluster.bench import ClusterBench
+        from retool.stages.training.rl import run_rl
+
         if size > 1:
             names = {"RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": first[0], "MASTER_PORT": first[1]}
             names["LOCAL_RANK"] = 0  # Ray shows each process no GPU but its own

@@ -5,29 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import ray
-import torch
 from ray.actor import ActorHandle
 
 from retool.cluster.groups import Group
 from retool.config.schema import Config
 from retool.errors import RetoolError
-from retool.learner.adapters import merged_parameters
-from retool.learner.policy import load_trainable
-from retool.stages.bench import Rollout
+from retool.stages.cluster.messages import Published
 from retool.stages.cluster.places import beside_learner
 from retool.stages.cluster.sandboxes import NearestSandbox
-from retool.stages.cluster.weights import Published, take_over
 from retool.stages.progress import Progress, console
-from retool.stages.workbench import open_workbench, prepare_torch
 from retool.types import Problem
+
+if TYPE_CHECKING:
+    from retool.stages.bench import Rollout
 
 
 class SamplerActor:
     """Rolls out groups of trajectories, many at a time, with the weights that it was last given.
 
-    All coroutines run in one event loop, and all of torch in its thread.
+    All coroutines run in one event loop, and all of torch in its thread. What imports torch is imported there alone:
+    the controller, which names this class, starts without.
     """
 
     def __init__(self) -> None:
@@ -36,6 +36,11 @@ class SamplerActor:
 
     async def open(self, config: Config, problems: Sequence[Problem], arm: str, controller: ActorHandle) -> str:
         """Load the model and be ready for any of `problems`; the node that this is on. To be called once."""
+        import torch
+
+        from retool.learner.policy import load_trainable
+        from retool.stages.workbench import open_workbench, prepare_torch
+
         self._opening = asyncio.current_task()
         console.quiet = True  # a step's progress is told by the learner
         prepare_torch(config)
@@ -57,6 +62,9 @@ class SamplerActor:
     async def update(self, published: Published) -> None:
         """Sample with these weights from now on; trajectories under way go on with them. Raises RetoolError where they
         have not arrived whole: then this sampler is of no use any more."""
+        from retool.learner.adapters import merged_parameters
+        from retool.stages.cluster.weights import take_over
+
         await take_over(published, self._model)
         await self._bench.sampler.update(published.version, merged_parameters(self._model))
         self._version = published.version

@@ -16,10 +16,10 @@ from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskErro
 from retool.cluster.groups import Group
 from retool.errors import RetoolError, UsageError, first_line
 from retool.runs import RunFolder
+from retool.stages.cluster.messages import Published
 from retool.stages.cluster.places import config_of_sampler, options_of_sampler
 from retool.stages.cluster.sampler import SamplerActor
-from retool.stages.cluster.weights import Published
-from retool.stages.training.refill import problems_of_run
+from retool.stages.training.passes import problems_of_run
 
 if TYPE_CHECKING:
     from retool.stages.cluster.controller import Controller

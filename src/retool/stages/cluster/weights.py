@@ -12,7 +12,6 @@ import hashlib
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,25 +22,12 @@ from torch import nn
 
 from retool.errors import RetoolError
 from retool.sampling.vllm_weights import write_weights
+from retool.stages.cluster.messages import Published
 
 SHARD_BYTES = 1 << 30
 
 Shard = dict[str, tuple[str, tuple[int, ...], np.ndarray]]
 """By name: data type, shape, and the bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """Version `version` of the weights: in Ray's object store, or in a `folder`; `digest` tells whether it is whole."""
-
-    version: int
-    digest: str
-    shards: tuple[ray.ObjectRef, ...]
-    folder: str | None = None
-
-    def is_like(self, other: Published | None) -> bool:
-        """The same weights, wherever they are."""
-        return other is not None and (self.version, self.digest) == (other.version, other.digest)
 
 
 def publish(version: int, weights: Iterable[tuple[str, torch.Tensor]], folder: Path | None) -> Published:

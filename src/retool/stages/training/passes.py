@@ -7,6 +7,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from retool.config.schema import Config
+from retool.types import Problem
+
 T = TypeVar("T")
 
 
@@ -22,6 +25,15 @@ def draw_in_passes(items: Sequence[T], count: int, seed: int, step: int) -> list
             orders[number] = _order(size, count, seed, number)
         drawn.append(items[int(orders[number][place])])
     return drawn
+
+
+def problems_of_run(config: Config, training: Sequence[Problem], heldout: Sequence[Problem]) -> list[Problem]:
+    """All problems that an RL run may ask: those of its evaluations, and those that it may draw."""
+    rl, watched = config.rl, heldout[: config.rl.eval_problems]
+    if rl.refill:
+        return [*watched, *training]
+    drawn = [draw_in_passes(training, rl.prompts, config.seed, step - 1) for step in range(1, rl.steps + 1)]
+    return [*watched, *(problem for step in drawn for problem in step)]
 
 
 def _order(size: int, count: int, seed: int, number: int) -> np.ndarray:

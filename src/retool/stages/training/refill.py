@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from retool.config.schema import Config, RlConfig
+from retool.config.schema import RlConfig
 from retool.errors import UsageError
 from retool.learner.objective import Objective, learnable
 from retool.objectives.selection import equal_rewards
@@ -26,15 +26,6 @@ def check_refill(rl: RlConfig, objective: Objective) -> None:
             f"rl.refill={rl.refill} makes up for groups that the filter equal_rewards drops, and this run has no such "
             "filter: set rl.filters=[equal_rewards] (or rl.algorithm=dapo), or rl.refill=0"
         )
-
-
-def problems_of_run(config: Config, training: Sequence[Problem], heldout: Sequence[Problem]) -> list[Problem]:
-    """All problems that the run may ask: those of its evaluations, and those that it may draw."""
-    rl, watched = config.rl, heldout[: config.rl.eval_problems]
-    if rl.refill:
-        return [*watched, *training]
-    drawn = [draw_in_passes(training, rl.prompts, config.seed, step - 1) for step in range(1, rl.steps + 1)]
-    return [*watched, *(problem for step in drawn for problem in step)]
 
 
 async def roll_out_step(

@@ -32,8 +32,9 @@ from retool.stages.training.guards import refuse_endless_nan, refuse_overload
 from retool.stages.training.keeping import Keeper, Unfinished
 from retool.stages.training.logbook import Logbook
 from retool.stages.training.loggers import check_loggers, last_logged, open_loggers
+from retool.stages.training.passes import problems_of_run
 from retool.stages.training.processes import to_be_sharded, training_processes
-from retool.stages.training.refill import check_refill, problems_of_run, roll_out_step
+from retool.stages.training.refill import check_refill, roll_out_step
 from retool.stages.training.stopping import Stopping
 from retool.stages.workbench import open_workbench, prepare_torch
 from retool.types import Problem, Trajectory
