@@ -9,57 +9,51 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
 from small_traces import write_traces
 
 WORDS = [
     *("model.architecture.hidden_size=32", "model.architecture.num_hidden_layers=2", "threads=1"),
-    *("sft.steps=40", "sft.save_every=1", "sft.batch_size=4", "sft.warmup_steps=2"),
+    *("sft.steps=40", "sft.save_every=5", "sft.batch_size=4", "sft.warmup_steps=2"),
 ]
+HOW_TO_GO_ON = "run the same command again"
 
 
 def command(traces: Path, out: Path) -> list[str]:
     return [sys.executable, "-m", "retool", "sft", "nano", *WORDS, "--traces", str(traces), "--out", str(out)]
 
 
-@pytest.fixture(scope="module")
-def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_traces(tmp_path_factory.mktemp("traces") / "traces.jsonl")
+def steps_done(out: Path) -> int:
+    return len((out / "metrics.jsonl").read_bytes().splitlines()) if (out / "metrics.jsonl").exists() else 0
 
 
-@pytest.fixture(scope="module")
-def undisturbed(traces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("undisturbed") / "run"
-    subprocess.run(command(traces, out), check=True, capture_output=True)
-    return out
-
-
-@pytest.mark.parametrize(
-    ("how", "code", "save_every"),
-    [(signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 50), (signal.SIGKILL, -signal.SIGKILL, 1)],
-)
-def test_a_stopped_run_goes_on(
-    how: signal.Signals, code: int, save_every: int, traces: Path, undisturbed: Path, tmp_path: Path
-) -> None:
-    """SIGTERM saves the step that it comes in, though no checkpoint was due."""
-    words = [*command(traces, tmp_path / "run"), f"sft.save_every={save_every}"]
-    out = tmp_path / "run"
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 60
-        while not (out / "metrics.jsonl").exists() or len((out / "metrics.jsonl").read_bytes().splitlines()) < 3:
+def stop(traces: Path, out: Path, how: signal.Signals) -> tuple[int, str]:
+    """Send the run a signal when it has done three more steps: its exit code, and what it said."""
+    before, deadline = steps_done(out), time.monotonic() + 60
+    with subprocess.Popen(command(traces, out), stderr=subprocess.PIPE, text=True) as process:
+        while steps_done(out) < before + 3:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
         os.kill(process.pid, how)
         message = process.stderr.read()
-    assert process.returncode == code
-    if how is not signal.SIGKILL:
-        assert "Traceback" not in message
-        assert "run the same command again" in message
+    assert "Traceback" not in message
     assert not (out / "checkpoints" / "step-40").exists()
-    if how is signal.SIGTERM:
-        assert len(list((out / "checkpoints").glob("step-*"))) == 1
+    return process.returncode, message
 
-    subprocess.run(words, check=True, capture_output=True)
+
+def test_a_run_that_is_stopped_in_every_way_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    traces = write_traces(tmp_path / "traces.jsonl")
+    out, undisturbed = tmp_path / "stopped", tmp_path / "undisturbed"
+    with subprocess.Popen(command(traces, undisturbed), stderr=subprocess.PIPE) as beside:
+        code, message = stop(traces, out, signal.SIGTERM)
+        assert code == 143 and HOW_TO_GO_ON in message
+        assert (out / "checkpoints" / f"step-{steps_done(out)}").exists(), "it saves the step that it comes in"
+        code, message = stop(traces, out, signal.SIGINT)
+        assert code == 130 and HOW_TO_GO_ON in message
+        code, _ = stop(traces, out, signal.SIGKILL)
+        assert code == -signal.SIGKILL
+        subprocess.run(command(traces, out), check=True, capture_output=True)
+        beside.communicate()
+    assert beside.returncode == 0
     assert (out / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()
     weights = [folder / "checkpoints" / "step-40" / "model.safetensors" for folder in (out, undisturbed)]
     assert weights[0].read_bytes() == weights[1].read_bytes()

@@ -21,17 +21,17 @@ from retool.stages.cluster.launch import run_on_cluster
 from retool.stages.sources import load_split
 from retool.types import Trajectory
 
-MEMORY = 80 << 20  # bytes of a node's object store
-SETTINGS = {"num_cpus": 2, "object_store_memory": MEMORY}
+SETTINGS = {"num_cpus": 2, "object_store_memory": 80 << 20}  # of a node; the memory in bytes
 
 
 @contextmanager
-def three_nodes(**head: Any) -> Iterator[Cluster]:
-    """This process is connected to it."""
-    cluster = Cluster(initialize_head=True, head_node_args=SETTINGS | head)
+def three_nodes(gpus: int = 0, **head: Any) -> Iterator[Cluster]:
+    """This process is connected to it. So many of the nodes have a GPU by name."""
+    own = [SETTINGS | {"num_gpus": int(number < gpus)} for number in range(3)]
+    cluster = Cluster(initialize_head=True, head_node_args=own[0] | head)
     try:
-        for _ in range(2):
-            cluster.add_node(**SETTINGS)
+        for each in own[1:]:
+            cluster.add_node(**each)
         ray.init(address=cluster.address, namespace="retool", logging_level="error", log_to_driver=False)
         yield cluster
     finally:

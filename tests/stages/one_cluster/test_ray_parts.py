@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from transformers import PreTrainedModel
 pytest.importorskip("ray", reason="Ray is not installed")
 
 import ray
-from ray_cluster import three_nodes
 
 from retool.cluster.groups import Ask, Group, GroupQueue
 from retool.config.sampling import SamplingConfig
@@ -29,11 +27,7 @@ from retool.stages.cluster.sandboxes import NearestSandbox, PlacedSandbox, Sandb
 from retool.stages.cluster.weights import copy_in, from_shard, publish, take_over, to_shards
 from retool.types import CallStatus, Problem
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    with three_nodes():
-        yield
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 def changed(model: PreTrainedModel) -> PreTrainedModel:

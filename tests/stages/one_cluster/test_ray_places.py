@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,9 +14,8 @@ from small_run import reinforce, small_config
 pytest.importorskip("ray", reason="Ray is not installed")
 
 import ray
-from ray.cluster_utils import Cluster
 from ray.util.placement_group import remove_placement_group
-from ray_cluster import MEMORY, assert_alike, assert_each_once, events, processes, reinforce_on_ray, steps, wait
+from ray_cluster import assert_alike, assert_each_once, events, processes, reinforce_on_ray, steps, wait
 
 from retool.cluster.hardware import GIB
 from retool.cluster.memory import asleep, held_by_learner, held_by_sampler, passes_of_learner, total, usable
@@ -36,20 +35,6 @@ from retool.stages.cluster.places import (
 )
 
 COLOCATED = ("cluster.placement=colocated", "cluster.mode=sync", "cluster.learners=2", "cluster.samplers=2")
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """Two nodes, each with a GPU by name."""
-    settings = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": MEMORY}
-    nodes = Cluster(initialize_head=True, head_node_args=settings)
-    try:
-        nodes.add_node(**settings)
-        ray.init(address=nodes.address, namespace="retool", logging_level="error", log_to_driver=False)
-        yield
-    finally:
-        ray.shutdown()
-        nodes.shutdown()
 
 
 def config_of(*overrides: str) -> Config:

@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from ray_cluster import (
     processes,
     reinforce_on_ray,
     steps,
-    three_nodes,
     wait,
 )
 
@@ -35,10 +33,7 @@ LONGER = ("threads=1", "rl.steps=6", "rl.save_every=1", "rl.eval_every=0", "rl.p
 CLUSTER = ("cluster.samplers=2", "cluster.gpu=cpu")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    with three_nodes():
-        yield
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 @pytest.fixture(scope="module")
