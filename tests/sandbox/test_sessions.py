@@ -68,6 +68,13 @@ def test_a_block_may_end_early_and_well(session: Session) -> None:
     assert say(session, "print(x)") == "1"
 
 
+def test_a_timer_ends_with_the_block_that_set_it(session: Session) -> None:
+    say(session, "import signal\ndef too_late(*_): raise TimeoutError\nsignal.signal(signal.SIGALRM, too_late)")
+    say(session, "x = 6\nsignal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)")
+    time.sleep(0.5)
+    assert say(session, "x * 7", echo=True) == "42"
+
+
 def test_a_traceback_shows_the_lines_of_the_blocks(session: Session) -> None:
     say(session, "def half(x):\n    return x / 0")
     text = say(session, "half(3)")

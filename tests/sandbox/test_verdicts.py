@@ -1,6 +1,12 @@
 """How an execution ended is told truthfully, and in words that help whoever wrote the code."""
 
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from processes import supervisor_of
 from profiles import WITHOUT_QUESTIONS
 
 from conftest import sandbox_in
@@ -76,8 +82,31 @@ time.sleep(0.02)
 
 @pytest.mark.parametrize("end", ["os._exit(5)", "threading.Thread(target=os._exit, args=(5,)).start(); time.sleep(60)"])
 def test_code_that_wants_to_go_on_after_its_exit_does_not(box: Sandbox, end: str) -> None:
-    result = box.run_blocking(LINGERING + end)
+    result = box.run_blocking(LINGERING + end, Limits(cpu_seconds=5))  # which it takes where others compute, too
     assert (result.status, result.exit_code) == ("exit", 5)
+
+
+RINGING = """
+import os, signal, threading, time
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+time.sleep(0.2)
+"""
+
+
+@pytest.mark.parametrize(("end", "status"), [("", "ok"), ("os._exit(5)", "exit"), ("import sys; sys.exit(5)", "exit")])
+def test_signals_do_not_keep_code_from_its_end_while_the_supervisor_is_slow(
+    box: Sandbox, end: str, status: str
+) -> None:
+    supervisor = supervisor_of(box)
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(box.run_blocking, RINGING + end, Limits(idle_seconds=5))
+        time.sleep(0.1)
+        os.kill(supervisor, signal.SIGSTOP)
+        time.sleep(0.3)
+        os.kill(supervisor, signal.SIGCONT)
+        assert result.result().status == status
 
 
 def test_all_that_was_printed_before_the_end_arrives(box: Sandbox) -> None:

@@ -21,7 +21,7 @@ Outcome = TypeVar("Outcome")
 _FILE = "main.py"
 
 # Bound before any code can replace them.
-_exit, _kill, _read, _write, _SIGKILL = os._exit, os.kill, os.read, os.write, signal.SIGKILL
+_end, _kill, _read, _write, _SIGKILL = program.end_process, os.kill, os.read, os.write, signal.SIGKILL
 
 
 def run(
@@ -97,7 +97,7 @@ def take_descriptors(descriptors: list[int], besides: int | None = None) -> None
 
 def end(status: int) -> NoReturn:
     """End this process, whatever the code has replaced."""
-    _exit(status)
+    _end(status)
     _kill(os.getpid(), _SIGKILL)
 
 
@@ -107,6 +107,6 @@ def read_exactly(size: int, pipe: int = 0) -> bytes:
     while len(data) < size:
         chunk = _read(pipe, size - len(data))
         if not chunk:
-            _exit(0)  # the supervisor has no use for this process any more
+            _end(0)  # the supervisor has no use for this process any more
         data += chunk
     return bytes(data)

@@ -8,6 +8,7 @@ code that nobody has read, and is believed in nothing but what concerns its own 
 
 import gc
 import os
+import signal
 import socket
 from typing import NoReturn
 
@@ -17,7 +18,10 @@ from retool.sandbox.interpreter.job import EXCEPTION, OUT_OF_MEMORY, READY, Bloc
 
 _CONTROL, _JOBS = 3, 4
 
-_fork, _wait = os.fork, os.wait4  # bound before any code can replace them
+# Bound before any code can replace them.
+_fork, _wait, _set_timer = os.fork, os.wait4, signal.setitimer
+
+_TIMERS = signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF
 
 
 def run(descriptors: list[int], cell: isolation.Cell, slot: int, parent: int, address_space: int) -> NoReturn:
@@ -77,5 +81,7 @@ def _hold(control: socket.socket, address_space: int) -> None:
         finally:
             if status:
                 child.end(status)
+        for timer in _TIMERS:
+            _set_timer(timer, 0)  # the next block's process would not have it, and here its handler would disturb
         blocks += 1
         control.sendall(BlockReport.DONE.value)

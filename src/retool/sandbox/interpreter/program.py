@@ -3,22 +3,26 @@
 The code can replace anything here that it can reach. It gains nothing by that: see `child`.
 """
 
+import _signal
 import ast
 import atexit
 import builtins
 import io
 import linecache
 import os
+import signal
 import sys
 import threading
 import traceback
 from types import CodeType, ModuleType
+from typing import NoReturn
 
 from retool.sandbox.interpreter.job import EXCEPTION, OUT_OF_MEMORY
 
 _TRACEBACK_CHARACTERS = 4000
 
-_write = os.write  # bound before any code can replace it
+_write, _exit, _mask_signals = os.write, os._exit, _signal.pthread_sigmask
+_BLOCK, _SIGNALS = int(signal.SIG_BLOCK), signal.valid_signals()
 _own_files: set[str] = set()
 
 
@@ -26,7 +30,9 @@ def prepare_interpreter() -> None:
     """Make this process's interpreter one for code: it sees the libraries, and nothing of this project.
 
     Its standard streams are what the descriptors 0 to 2 will be; what is printed leaves at the end of each line.
+    `os._exit` is `end_process`.
     """
+    os._exit = end_process
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8", "surrogateescape")
     sys.stdout = _line_writer(1)
     sys.stderr = _line_writer(2)
@@ -35,6 +41,13 @@ def prepare_interpreter() -> None:
     os.environ.pop("PYTHONPATH", None)
     for name in [name for name in sys.modules if name.partition(".")[0] == "retool"]:
         del sys.modules[name]
+
+
+def end_process(status: int) -> NoReturn:
+    """`os._exit`, which no signal interrupts while somebody is asked first (`containment.seccomp.lock`). The C library
+    would end this thread alone then, and the others would wait for ever for the interpreter's lock that it has held."""
+    _mask_signals(_BLOCK, _SIGNALS)
+    _exit(status)
 
 
 def _line_writer(descriptor: int) -> io.TextIOWrapper:
