@@ -115,5 +115,5 @@ def untouched(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def _is_as_good(now: World, before: World) -> bool:
-    """Descriptors may be less: one that is open for a moment, to read of a process, may have been counted before."""
+    """Descriptors may be less: one that was about to be closed may have been counted before."""
     return now[2:] == before[2:] and all(n <= most for n, most in zip(now[:2], before[:2], strict=True))

@@ -127,7 +127,7 @@ def receive_question(listener: int, machine: str) -> Question | None:
     """The next question; None if there is none, say because who asked it has died meanwhile. Does not wait.
 
     The kernel itself would (before Linux 6.6 for ever, if all who could ask are gone), so it is asked for a question
-    only when there is one. A signal takes a question back, and it is put again afterwards.
+    only when there is one. A signal takes a question back; after a handler the call fails with EINTR or asks again.
     """
     notification, poll = bytearray(_NOTIFICATION.size), select.poll()
     poll.register(listener, select.POLLIN)

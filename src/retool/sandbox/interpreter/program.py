@@ -21,6 +21,7 @@ from retool.sandbox.interpreter.job import EXCEPTION, OUT_OF_MEMORY
 
 _TRACEBACK_CHARACTERS = 4000
 
+# Bound before any code can replace them.
 _write, _exit, _mask_signals = os.write, os._exit, _signal.pthread_sigmask
 _BLOCK, _SIGNALS = int(signal.SIG_BLOCK), signal.valid_signals()
 _own_files: set[str] = set()
